@@ -1,0 +1,70 @@
+# Setting up, training, watching and testing; `make help` lists the targets.
+
+PYTHON ?= $(or $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done),python3.11)
+# Newest run by default, the one whose folder changed last.
+RUN ?= $(patsubst %/,%,$(shell ls -td runs/*/ 2>/dev/null | head -n 1))
+# Options that are passed on to launch.py, evaluate.py, TensorBoard or pytest.
+ARGS ?=
+# Package index to take torch from, such as https://download.pytorch.org/whl/cpu; pip's own if empty.
+TORCH_INDEX ?=
+
+VENV := .venv
+VENV_PYTHON := $(VENV)/bin/python
+# An environment of another Python, or half made when setting up was interrupted, is made anew.
+VENV_WORKS = $(VENV_PYTHON) -c 'import pip, sys; sys.exit(sys.version_info[:2] != (3, 11))'
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+# -qq keeps errors and drops warnings. Without build isolation, so that the pinned setuptools builds the sdists too.
+PIP_INSTALL := $(VENV_PYTHON) -m pip install -qq --disable-pip-version-check --use-pep517 -c constraints.txt
+
+missing = $(shell $(PYTHON) scripts/check_platform.py 2>/dev/null || echo 'Python 3.11 does not run as "$(PYTHON)": \
+	install it, or name one with make PYTHON=/path/to/python3.11')
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test watch evaluate tensorboard clean need-run
+
+help: ## List the targets
+	@echo 'make TARGET [ARGS="options passed on"] [RUN=runs/NAME] [PYTHON=python3.11] [TORCH_INDEX=URL]'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
+
+setup: $(INSTALLED) ## Create .venv with the pinned dependencies; at once if that is done
+	@:
+
+train: setup ## Train (ARGS: options of launch.py, see --help)
+	$(VENV_PYTHON) launch.py $(ARGS)
+
+test: $(INSTALLED_DEV) ## Run ruff, mypy and pytest (ARGS: options of pytest)
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m mypy .
+	$(VENV_PYTHON) -m pytest $(ARGS)
+
+watch: setup need-run ## Let the newest run's policy play into an MP4 (ARGS: options of evaluate.py)
+	@$(VENV_PYTHON) evaluate.py $(RUN) --episodes 1 --video $(RUN)/watch.mp4 $(ARGS)
+	@echo 'The video is $(RUN)/watch.mp4'
+
+evaluate: setup need-run ## Evaluate the newest run's policy (ARGS: options of evaluate.py)
+	$(VENV_PYTHON) evaluate.py $(RUN) $(ARGS)
+
+tensorboard: setup need-run ## Show the newest run's curves on http://localhost:6006 (ARGS: options of TensorBoard)
+	$(VENV_PYTHON) -m tensorboard.main --host localhost --logdir $(RUN) $(ARGS)
+
+clean: ## Remove .venv and caches; runs stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+need-run:
+	$(if $(wildcard $(RUN)),,$(error there is no run$(if $(RUN), "$(RUN)"): train one with make train, or name one with RUN=folder))@:
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(if $(missing),$(error $(missing)))echo 'Installing into $(VENV) (a few minutes the first time) ...'
+	@$(VENV_WORKS) 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@$(PIP_INSTALL) setuptools wheel
+	@$(if $(TORCH_INDEX),$(PIP_INSTALL) --no-deps --index-url $(TORCH_INDEX) torch)
+	@$(PIP_INSTALL) --no-build-isolation -e .
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	@echo 'Installing the development tools ...'
+	@$(PIP_INSTALL) --no-build-isolation -e '.[dev]'
+	@touch $@

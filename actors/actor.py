@@ -1,0 +1,216 @@
+"""The actor: several environments stepped together, one batched forward pass, epsilon-greedy actions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from actors.chunks import ChunkBuilder
+from actors.environment import Environment
+from actors.n_step import Ending
+from common.networks import QNetwork, unflatten_
+from common.schedules import decayed_epsilon
+from common.types import Chunk, EnvironmentSpec, Episode, Weights
+
+
+class ReplayWriter(Protocol):
+    """Where an actor's chunks go."""
+
+    def push(self, chunk: Chunk) -> object:
+        """Takes a chunk."""
+
+
+class WeightSource(Protocol):
+    """Where an actor's weights come from."""
+
+    def newer_than(self, version: int) -> Weights | None:
+        """The newest weights if their version is greater, without waiting."""
+
+
+@dataclass(frozen=True)
+class LadderExploration:
+    """A fixed epsilon per environment, in the order of the actor's environments."""
+
+    epsilons: tuple[float, ...]
+
+    def values(self, updates: int) -> NDArray[np.float64]:
+        """[E], whatever the number of updates."""
+        return np.asarray(self.epsilons)
+
+
+@dataclass(frozen=True)
+class ScheduleExploration:
+    """One epsilon for all environments; it decays with the learner's updates, which travel with the weights."""
+
+    start: float
+    final: float
+    decay: float
+    num_envs: int
+
+    def values(self, updates: int) -> NDArray[np.float64]:
+        """[E], all equal."""
+        return np.full(self.num_envs, decayed_epsilon(updates, self.start, self.final, self.decay))
+
+
+Exploration = LadderExploration | ScheduleExploration
+
+
+@dataclass
+class _Slot:
+    """One environment and its running episode."""
+
+    env: Environment
+    builder: ChunkBuilder
+    episode_return: float = 0.0
+    length: int = 0
+    x_pos: int = 0
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def begin(self) -> NDArray[np.uint8]:
+        """Starts an episode; its first state, [S, *F]."""
+        state, self.info = self.env.reset()
+        self.episode_return, self.length, self.x_pos = 0.0, 0, int(self.info["x_pos"])
+        self.builder.begin(state[-1])
+        first: NDArray[np.uint8] = state
+        return first
+
+    def count(self, reward: float, info: dict[str, Any]) -> None:
+        """Adds a step to the episode's figures."""
+        self.episode_return += reward
+        self.length += 1
+        self.info = info
+        self.x_pos = max(self.x_pos, int(info["x_pos"]))
+
+    def summary(self, *, truncated: bool, epsilon: float, actor: int) -> Episode:
+        """The finished episode."""
+        return Episode(
+            stage=str(self.info["stage"]),
+            episode_return=self.episode_return,
+            length=self.length,
+            x_pos=self.x_pos,
+            time_left=int(self.info["time"]),
+            clear=bool(self.info["clear"]),
+            stages_cleared=int(self.info["stages_cleared"]),
+            truncated=truncated,
+            epsilon=epsilon,
+            actor=actor,
+        )
+
+
+class Actor:
+    """Plays E environments in step and pushes chunks of n-step transitions; knows nothing of Ray.
+
+    `step` is one agent step in each environment. The caller decides when to step: an actor whose replay
+    refuses chunks must be left alone until it accepts them again.
+    """
+
+    def __init__(
+        self,
+        *,
+        envs: Sequence[Environment],
+        builders: Sequence[ChunkBuilder],
+        network: QNetwork,
+        spec: EnvironmentSpec,
+        exploration: Exploration,
+        writer: ReplayWriter,
+        weights: WeightSource,
+        seed: np.random.SeedSequence,
+        index: int,
+    ) -> None:
+        """Resets every environment.
+
+        Args:
+            envs: E environments that return states of `spec.state_shape`.
+            builders: one per environment.
+            network: this actor's own copy; its parameters are overwritten by newer weights.
+            exploration: epsilon per environment.
+            writer: takes the chunks.
+            weights: asked for newer weights before every step.
+            seed: of the epsilon-greedy draws.
+            index: the actor's index, written into chunks and episodes.
+        """
+        self._network = network.eval()
+        self._exploration = exploration
+        self._writer = writer
+        self._weights = weights
+        self._rng = np.random.default_rng(seed)
+        self._index = index
+        self._num_actions = spec.num_actions
+        self._slots = [_Slot(env, builder) for env, builder in zip(envs, builders, strict=True)]
+        self._states = np.zeros((len(self._slots), *spec.state_shape), np.uint8)  # [E, S, *F]
+        for i, slot in enumerate(self._slots):
+            self._states[i] = slot.begin()
+        self.weight_version = 0
+        self.updates = 0
+
+    @property
+    def epsilons(self) -> NDArray[np.float64]:
+        """[E], the exploration rates now."""
+        return self._exploration.values(self.updates)
+
+    @property
+    def num_envs(self) -> int:
+        """E, which is also the agent steps per call of `step`."""
+        return len(self._slots)
+
+    def step(self) -> list[Episode]:
+        """One agent step in each environment; returns the episodes that it finished."""
+        self._poll_weights()
+        q_values = self._q_values(self._states)  # [E, A]
+        epsilons = self._exploration.values(self.updates)
+        actions = self._choose(q_values, epsilons)
+        finished = []
+        for i, slot in enumerate(self._slots):
+            chunk = slot.builder.bootstrap(float(q_values[i].max()))
+            if chunk is not None:
+                self._writer.push(chunk)
+            episode = self._step_slot(i, slot, int(actions[i]), float(q_values[i, actions[i]]), float(epsilons[i]))
+            if episode is not None:
+                finished.append(episode)
+        return finished
+
+    def close(self) -> None:
+        """Closes the environments."""
+        for slot in self._slots:
+            slot.env.close()
+
+    def _step_slot(self, i: int, slot: _Slot, action: int, q_tm1: float, epsilon: float) -> Episode | None:
+        state, reward, terminated, truncated, info = slot.env.step(action)
+        slot.count(float(reward), info)
+        ending: Ending | None = "terminated" if terminated else "truncated" if truncated else None
+        slot.builder.add(
+            action=action,
+            q_tm1=q_tm1,
+            weight_version=self.weight_version,
+            reward=float(reward),
+            frame=state[-1],
+            ending=ending,
+        )
+        self._states[i] = state
+        if ending is None:
+            return None
+        final_value = 0.0 if terminated else float(self._q_values(state[None]).max())
+        self._writer.push(slot.builder.end(final_value))
+        episode = slot.summary(truncated=not terminated, epsilon=epsilon, actor=self._index)
+        self._states[i] = slot.begin()
+        return episode
+
+    def _choose(self, q_values: NDArray[np.float32], epsilons: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Epsilon-greedy actions, int64 [E]."""
+        explore = self._rng.random(len(epsilons)) < epsilons
+        random_actions = self._rng.integers(self._num_actions, size=len(epsilons))
+        return np.where(explore, random_actions, q_values.argmax(axis=1))
+
+    def _q_values(self, states: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            q_values: NDArray[np.float32] = self._network(torch.from_numpy(states)).numpy()
+        return q_values
+
+    def _poll_weights(self) -> None:
+        newer = self._weights.newer_than(self.weight_version)
+        if newer is not None:
+            unflatten_(self._network, newer.flat)
+            self.weight_version, self.updates = newer.version, newer.updates

@@ -1,0 +1,128 @@
+"""From one environment's steps to the self-contained chunks that travel to the replay."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.n_step import Ending, NStepAccumulator, Window
+from common.compression import compress_frame, join_frames
+from common.types import Chunk
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A state that was acted in."""
+
+    action: int
+    q_tm1: float  # Q-value of the chosen action
+    weight_version: int
+
+
+class ChunkBuilder:
+    """Collects one environment's episode and cuts it into chunks.
+
+    Per agent step the owner calls `bootstrap` with the largest Q-value of the current state, then `add`
+    with what came of the action. The bootstrap value arrives one call later than the reward because it
+    comes from the forward pass that chooses the next action: no state is evaluated twice.
+    """
+
+    def __init__(
+        self, *, n_step: int, gamma: float, reward_scale: float, frame_stack: int, chunk_length: int, actor: int
+    ) -> None:
+        """Raises ValueError for chunk_length or frame_stack < 1, and as NStepAccumulator does."""
+        if chunk_length < 1 or frame_stack < 1:
+            raise ValueError(f"chunk_length and frame_stack must be at least 1, not {chunk_length}, {frame_stack}")
+        self._accumulator = NStepAccumulator(n_step, gamma)
+        self._reward_scale = reward_scale
+        self._context = frame_stack - 1  # earlier frames that a chunk needs for its first state
+        self._chunk_length = chunk_length
+        self._actor = actor
+        self._clear()
+
+    def begin(self, frame: NDArray[np.uint8]) -> None:
+        """Starts an episode with its first frame; the previous one must have been ended."""
+        if self._windows or self._unvalued:
+            raise RuntimeError("an episode was begun before the last one's chunks were taken")
+        self._clear()
+        self._frames.append(compress_frame(frame))
+
+    def bootstrap(self, value: float) -> Chunk | None:
+        """Takes max_a Q of the newest state; returns a chunk if one is full.
+
+        Windows that end in this state get their initial priority, the absolute TD error.
+        """
+        self._value(value)
+        if len(self._windows) >= self._chunk_length:
+            return self._cut()
+        return None
+
+    def add(
+        self,
+        *,
+        action: int,
+        q_tm1: float,
+        weight_version: int,
+        reward: float,
+        frame: NDArray[np.uint8],
+        ending: Ending | None,
+    ) -> None:
+        """Takes one step: the action in the newest state, the environment's reward and the next frame."""
+        self._steps.append(_Step(action, q_tm1, weight_version))
+        self._frames.append(compress_frame(frame))
+        self._unvalued.extend(self._accumulator.add(reward * self._reward_scale, ending))
+
+    def end(self, value: float) -> Chunk:
+        """Closes the episode: the chunk of all that is left.
+
+        Args:
+            value: max_a Q of the final state; it counts only after a truncation, where it must come
+                from a forward pass of its own.
+        """
+        self._value(value)
+        return self._cut()
+
+    def _clear(self) -> None:
+        self._accumulator.reset()
+        self._frames: list[bytes] = []  # from self._first_frame of the episode on
+        self._first_frame = 0
+        self._steps: list[_Step] = []  # from self._first_step on
+        self._first_step = 0
+        self._unvalued: list[Window] = []  # finished windows that wait for the bootstrap value
+        self._windows: list[tuple[Window, float]] = []  # with their priority
+
+    def _value(self, value: float) -> None:
+        for window in self._unvalued:
+            q_tm1 = self._steps[window.start - self._first_step].q_tm1
+            self._windows.append((window, abs(window.r_t + window.discount_t * value - q_tm1)))
+        self._unvalued.clear()
+
+    def _cut(self) -> Chunk:
+        windows = [window for window, _ in self._windows]
+        start, last = windows[0].start, windows[-1]
+        steps = self._steps[start - self._first_step :][: len(windows)]
+        end_frame = max(window.start + window.steps for window in windows) + 1
+        frames, frame_ends = join_frames(self._frames[: end_frame - self._first_frame])
+        chunk = Chunk(
+            frames=frames,
+            frame_ends=frame_ends,
+            first_state=start - self._first_frame,
+            a_tm1=np.array([step.action for step in steps], np.int32),
+            r_t=np.array([window.r_t for window in windows], np.float32),
+            discount_t=np.array([window.discount_t for window in windows], np.float32),
+            steps=np.array([window.steps for window in windows], np.uint8),
+            priority=np.array([priority for _, priority in self._windows], np.float32),
+            weight_version=np.array([step.weight_version for step in steps], np.int32),
+            actor=self._actor,
+        )
+        self._windows.clear()
+        self._forget(last.start + 1)
+        return chunk
+
+    def _forget(self, next_start: int) -> None:
+        """Drops the steps before `next_start`, and the frames that no later state needs."""
+        del self._steps[: next_start - self._first_step]
+        self._first_step = next_start
+        first_frame = max(0, next_start - self._context)
+        del self._frames[: first_frame - self._first_frame]
+        self._first_frame = first_frame

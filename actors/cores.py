@@ -1,0 +1,155 @@
+"""The seam between the game's rules and an NES emulator.
+
+`actors.mario` knows an emulator by `EmulatorCore` alone; a further core is one more class here and one more
+line in `_CORES`. Cores differ in pixels and timing: never mix them within one result.
+"""
+
+import ctypes
+import hashlib
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from gym_super_mario_bros._roms import rom_path
+from nes_py.nes_env import _LIB
+from numpy.typing import NDArray
+
+from common.errors import UserError
+
+SCREEN_SHAPE = (240, 256, 3)
+RAM_SIZE = 0x800
+_ROM_SHA256 = "ec299b990e8bfee8ba46e3f61d63b2e1ae5b8a2e431de84e2e4bbd692dc53586"
+
+# One emulator per core of the machine is the point; OpenCV's own threads only get in its way.
+cv2.setNumThreads(1)
+
+
+class EmulatorCore(Protocol):
+    """An NES with Super Mario Bros. in it.
+
+    Attributes:
+        name: as in the setting `env.core`.
+        has_saved_states: whether states can be taken out of the emulator and put back later, into another
+            one too. Every core has the one backup in memory that `restore` goes back to.
+        ram: the console's 2,048 bytes of work RAM, live and writable. A memoryview yields Python ints, which
+            do not overflow as NumPy's bytes do, and is faster to index than an array.
+    """
+
+    name: str
+    has_saved_states: bool
+    ram: memoryview
+
+    def reset(self) -> None:
+        """Presses the console's reset button (a power-up the first time, with the RAM all zero)."""
+
+    def frame_advance(self, buttons: int) -> None:
+        """Runs one frame, 1/60 s, with these buttons down on the first controller.
+
+        Args:
+            buttons: bits from the highest: right, left, down, up, start, select, B, A.
+        """
+
+    def read_screen(self, out: NDArray[np.uint8]) -> None:
+        """Writes the frame last drawn into `out`: RGB, uint8 [240, 256, 3], contiguous."""
+
+    def backup(self) -> None:
+        """Keeps the console's present state for `restore`."""
+
+    def restore(self) -> None:
+        """Goes back to the state of the last `backup`, screen included."""
+
+    def close(self) -> None:
+        """Frees the emulator, which must not be used any more. Closing twice does no harm."""
+
+
+class NesPyCore:
+    """nes-py's emulator (LaiNES), driven through its C interface.
+
+    Its Python class is left out because it reads the ROM's header in NumPy bytes, which NumPy 2 does not
+    widen any more: 8 x 32 KB of program becomes 0.
+    """
+
+    name = "nes-py"
+    has_saved_states = False
+
+    def __init__(self, rom: Path) -> None:
+        self._handle = _LIB.Initialize(str(rom))
+        self._free = weakref.finalize(self, _LIB.Close, self._handle)
+        self.ram = _bytes_at(_LIB.Memory(self._handle), RAM_SIZE)
+        self._controller = _bytes_at(_LIB.Controller(self._handle, 0), 1)
+        screen = _bytes_at(_LIB.Screen(self._handle), 240 * 256 * 4)
+        self._screen = np.frombuffer(screen, np.uint8).reshape(240, 256, 4)  # B, G, R, unused
+
+    def reset(self) -> None:
+        """See `EmulatorCore`."""
+        _LIB.Reset(self._handle)
+
+    def frame_advance(self, buttons: int) -> None:
+        """See `EmulatorCore`."""
+        self._controller[0] = buttons
+        _LIB.Step(self._handle)
+
+    def read_screen(self, out: NDArray[np.uint8]) -> None:
+        """See `EmulatorCore`."""
+        cv2.cvtColor(self._screen, cv2.COLOR_BGRA2RGB, dst=out)
+
+    def backup(self) -> None:
+        """See `EmulatorCore`."""
+        _LIB.Backup(self._handle)
+
+    def restore(self) -> None:
+        """See `EmulatorCore`."""
+        _LIB.Restore(self._handle)
+
+    def close(self) -> None:
+        """See `EmulatorCore`."""
+        self._free()
+
+
+_CORES: dict[str, Callable[[Path], EmulatorCore]] = {"nes-py": NesPyCore}
+
+
+def resolve_core(name: str) -> str:
+    """The core that a setting means: "auto" is the fastest one installed.
+
+    Raises:
+        UserError: there is no such core.
+    """
+    if name == "auto":
+        return "nes-py"
+    if name not in _CORES:
+        raise UserError(f"unknown emulator core {name!r}; choose one of: auto, {', '.join(_CORES)}")
+    return name
+
+
+def make_core(name: str) -> EmulatorCore:
+    """A core with Super Mario Bros. inserted, not reset yet.
+
+    Raises:
+        UserError: no such core, or the ROM is missing or damaged.
+    """
+    return _CORES[resolve_core(name)](checked_rom(Path(rom_path(False, "vanilla"))))
+
+
+def checked_rom(path: Path) -> Path:
+    """`path`, once it is known to hold the ROM of Super Mario Bros. that gym-super-mario-bros 7.4 carries.
+
+    Raises:
+        UserError: the file is missing, unreadable or other than it should be.
+    """
+    mend = "install gym-super-mario-bros 7.4.0 again"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"the ROM {path} cannot be read ({error.strerror}); {mend}") from error
+    if hashlib.sha256(data).hexdigest() != _ROM_SHA256:
+        raise UserError(f"the ROM {path} is damaged or another one; {mend}")
+    return path
+
+
+def _bytes_at(address: int, size: int) -> memoryview:
+    """A live, writable view of `size` bytes of the emulator's memory."""
+    return memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")

@@ -1,0 +1,70 @@
+"""Builds an actor from its settings: the same way in a Ray process and in a serial run."""
+
+from dataclasses import asdict
+
+from actors.actor import Actor, Exploration, LadderExploration, ReplayWriter, ScheduleExploration, WeightSource
+from actors.chunks import ChunkBuilder
+from actors.environment import environment_spec, make_environment
+from common.config import ActorsConfig, AgentConfig, EnvConfig
+from common.networks import build_network
+from common.schedules import ladder_epsilon
+from common.seeding import role_seed, to_int
+
+
+def build_exploration(actors: ActorsConfig, *, index: int, count: int) -> Exploration:
+    """The exploration of actor `index` of `count`.
+
+    The ladder runs over all environments of all actors, as if each were an Ape-X actor of its own: it then
+    covers its whole range also where one process plays them all.
+    """
+    envs = actors.envs_per_actor
+    if actors.exploration == "schedule":
+        return ScheduleExploration(actors.epsilon_start, actors.epsilon_final, actors.epsilon_decay, envs)
+    return LadderExploration(
+        tuple(ladder_epsilon(index * envs + i, count * envs, actors.epsilon, actors.epsilon_alpha) for i in range(envs))
+    )
+
+
+def build_actor(
+    *,
+    env: EnvConfig,
+    agent: AgentConfig,
+    actors: ActorsConfig,
+    index: int,
+    count: int,
+    seed: int,
+    incarnation: int,
+    writer: ReplayWriter,
+    weights: WeightSource,
+) -> Actor:
+    """Actor `index` of `count`, its environments reset.
+
+    Args:
+        seed: the run's seed.
+        incarnation: how many times this index was replaced; each has numbers of its own.
+        writer: takes the chunks.
+        weights: gives the weights; until its first, the network is as it was initialised.
+    """
+    spec = environment_spec(name=env.name, actions=env.actions, frame_stack=env.frame_stack)
+    actor_seed, *env_seeds = role_seed(seed, "actor", index, incarnation).spawn(1 + actors.envs_per_actor)
+    return Actor(
+        envs=[make_environment(**asdict(env), seed=env_seed) for env_seed in env_seeds],
+        builders=[
+            ChunkBuilder(
+                n_step=agent.n_step,
+                gamma=agent.gamma,
+                reward_scale=agent.reward_scale,
+                frame_stack=spec.frame_stack,
+                chunk_length=actors.chunk_length,
+                actor=index,
+            )
+            for _ in env_seeds
+        ],
+        network=build_network(spec, agent.dueling, to_int(role_seed(seed, "network"))),
+        spec=spec,
+        exploration=build_exploration(actors, index=index, count=count),
+        writer=writer,
+        weights=weights,
+        seed=actor_seed,
+        index=index,
+    )

@@ -1,0 +1,111 @@
+"""The rules of the game: gym-super-mario-bros 7.4's own, on any emulator core."""
+
+from typing import Any
+
+import numpy as np
+from gym_super_mario_bros import SuperMarioBrosEnv
+from gym_super_mario_bros._roms import decode_target
+from numpy.typing import NDArray
+
+from actors.cores import SCREEN_SHAPE, EmulatorCore
+
+Info = dict[str, Any]
+
+
+class MarioRules(SuperMarioBrosEnv):  # type: ignore[misc]  # the package has no types
+    """`SuperMarioBrosEnv` on an `EmulatorCore`.
+
+    Reward, end of episode, info, the RAM map and the RAM hacks that skip cut scenes are the parent's. Only
+    what touches nes-py's emulator is replaced: its constructor, which starts one, and `NESEnv`'s calls.
+
+    One rule is added: in the whole game, reaching the axe of 8-4 ends the episode. The original waits there
+    for a clock that never ticks again, and hangs.
+
+    Attributes:
+        cleared: (world, stage) of the stages whose flag or axe was reached in this episode. Each counts once;
+            stages that a warp skips do not.
+    """
+
+    def __init__(self, core: EmulatorCore, target: tuple[int, int] | None) -> None:
+        """
+        Args:
+            core: an emulator of its own.
+            target: (world, stage), each from 1, to play that stage alone; None for the whole game.
+        """
+        self.core = core
+        self.ram = core.ram
+        self.done = True
+        self._target_world, self._target_stage, self._target_area = decode_target(target, False)
+        self._has_backup = False
+        self.cleared: set[tuple[int, int]] = set()
+        self.reset()
+        self._skip_start_screen()
+        self._backup()
+
+    @property
+    def stage_number(self) -> tuple[int, int]:
+        """(world, stage), each from 1."""
+        return self._world, self._stage
+
+    @property
+    def screen(self) -> NDArray[np.uint8]:
+        """The frame last drawn: RGB, uint8 [240, 256, 3], a copy."""
+        screen = np.empty(SCREEN_SHAPE, np.uint8)
+        self.core.read_screen(screen)
+        return screen
+
+    def reset(self) -> Info:
+        """Back to the start of the stage or game; returns the info there."""
+        self._will_reset()
+        if self._has_backup:
+            self.core.restore()
+        else:
+            self.core.reset()
+        self._did_reset()
+        self.done = False
+        self.cleared = set()
+        info: Info = self._get_info() if self._has_backup else {}
+        return info
+
+    def play_frame(self, buttons: int, want_info: bool = True) -> tuple[float, bool, Info]:
+        """One raw frame, as `NESEnv.step` plays it.
+
+        Building the info costs several times the other rules, so that it is left out on frames nobody sees.
+
+        Args:
+            buttons: the controller's byte (see `EmulatorCore.frame_advance`).
+            want_info: whether to build the info; an episode's last frame always has it.
+
+        Returns:
+            Reward in -15 … 15, whether the episode is over, and the info, or {}.
+
+        Raises:
+            ValueError: the episode is over already.
+        """
+        if self.done:
+            raise ValueError("the episode is over: call reset first")
+        self.core.frame_advance(buttons)
+        lowest, highest = self.reward_range
+        reward = min(max(float(self._get_reward()), lowest), highest)
+        self.done = bool(self._get_done()) or self._is_won
+        # Counted before the hacks below run on to the next stage. A single stage is over with its flag.
+        if (self.done or not self.is_single_stage_env) and self._flag_get:
+            self.cleared.add(self.stage_number)
+        info = self._get_info() if want_info or self.done else {}
+        self._did_step(self.done)
+        return reward, self.done, info
+
+    def close(self) -> None:
+        """Frees the emulator."""
+        self.core.close()
+
+    @property
+    def _is_won(self) -> bool:
+        return self.stage_number == (8, 4) and bool(self._is_world_over)
+
+    def _frame_advance(self, action: int) -> None:
+        self.core.frame_advance(action)
+
+    def _backup(self) -> None:
+        self.core.backup()
+        self._has_backup = True

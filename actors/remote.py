@@ -1,0 +1,211 @@
+"""The Ray shells of actor and evaluator: they only translate calls."""
+
+import time
+from dataclasses import asdict, replace
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import ray
+import torch
+from numpy.typing import NDArray
+from ray.exceptions import RayError
+
+from actors.actor import ReplayWriter
+from actors.environment import environment_spec, make_environment
+from actors.evaluation import Evaluation
+from actors.factory import build_actor
+from actors.gridworld import STAGE as GRID
+from actors.video import encode_gif
+from common.config import ActorsConfig, AgentConfig, EnvConfig, EvalConfig
+from common.networks import build_network, unflatten_
+from common.policy import Policy
+from common.seeding import role_seed
+from common.types import Episode, Weights
+
+_BLOCKED_POLL_S = 0.1
+_EVALUATION_ENVS = 8
+_FRAMES_PER_GIF_FRAME = 2  # an evaluation's animation is kept small: it goes into TensorBoard's file
+
+
+class RemoteWriter(ReplayWriter, Protocol):
+    """A replay writer whose calls are answered later."""
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Whether the actor may go on, waiting at most so long."""
+
+    def set_shards(self, shards: list[Any]) -> None:
+        """Replaces the list of live shards."""
+
+
+class ActorReport(NamedTuple):
+    """What an actor did in one slice."""
+
+    env_steps: int
+    episodes: list[Episode]
+    seconds: float
+    waited_s: float  # because replay refused
+    weight_version: int
+    epsilon_low: float
+    epsilon_high: float
+
+
+class RemoteWeights:
+    """Asks the learner's process for newer weights: one call in flight, never waiting for it."""
+
+    def __init__(self, learner: Any, poll_s: float) -> None:
+        self._learner = learner
+        self._poll_s = poll_s
+        self._next_poll = 0.0
+        self._pending: Any = None
+
+    def newer_than(self, version: int) -> Weights | None:
+        """See `WeightSource`; a learner that died is asked again later, its last weights stay in use."""
+        if self._pending is None:
+            self._request(version)
+            return None
+        ready, _ = ray.wait([self._pending], timeout=0)
+        if not ready:
+            return None
+        try:
+            answer = ray.get(self._pending)
+            return Weights(answer[0], answer[1], ray.get(answer[2][0])) if answer else None
+        except RayError:
+            return None
+        finally:
+            self._pending = None
+
+    def _request(self, version: int) -> None:
+        now = time.monotonic()
+        if now >= self._next_poll:
+            self._next_poll = now + self._poll_s
+            self._pending = self._learner.weights.remote(version)
+
+
+class RemoteActor:
+    """An actor process; the driver runs it a slice at a time."""
+
+    def __init__(
+        self,
+        *,
+        env: EnvConfig,
+        agent: AgentConfig,
+        actors: ActorsConfig,
+        index: int,
+        count: int,
+        seed: int,
+        incarnation: int,
+        writer: RemoteWriter,
+        learner: Any,
+    ) -> None:
+        torch.set_num_threads(1)
+        self._writer = writer
+        self._actor = build_actor(
+            env=env,
+            agent=agent,
+            actors=actors,
+            index=index,
+            count=count,
+            seed=seed,
+            incarnation=incarnation,
+            writer=writer,
+            weights=RemoteWeights(learner, actors.weights_poll_s),
+        )
+
+    def run(self, seconds: float, max_env_steps: int | None = None) -> ActorReport:
+        """Plays for so long or so many agent steps; waits while the replay refuses chunks."""
+        start = time.monotonic()
+        env_steps, waited_s, episodes = 0, 0.0, []
+        while time.monotonic() - start < seconds and (max_env_steps is None or env_steps < max_env_steps):
+            before = time.monotonic()
+            ready = self._writer.wait_ready(_BLOCKED_POLL_S)
+            waited_s += time.monotonic() - before
+            if ready:
+                episodes.extend(self._actor.step())
+                env_steps += self._actor.num_envs
+        epsilons = self._actor.epsilons
+        return ActorReport(
+            env_steps=env_steps,
+            episodes=episodes,
+            seconds=time.monotonic() - start,
+            waited_s=waited_s,
+            weight_version=self._actor.weight_version,
+            epsilon_low=float(epsilons.min()),
+            epsilon_high=float(epsilons.max()),
+        )
+
+    def set_shards(self, shards: list[Any]) -> None:
+        """Replaces the list of live shards."""
+        self._writer.set_shards(shards)
+
+
+class EvaluationReport(NamedTuple):
+    """A finished evaluation."""
+
+    episodes: dict[str, list[Episode]]  # by stage
+    weights: NDArray[np.float32]  # [P], the evaluated network
+    updates: int  # behind those weights
+    seconds: float  # that the evaluator worked for it
+    gif: bytes | None  # the first stage's best episode
+    gif_shape: tuple[int, int]  # height and width
+
+
+class RemoteEvaluator:
+    """The evaluator's process; the driver gives it weights and then runs it a slice at a time."""
+
+    def __init__(self, *, env: EnvConfig, agent: AgentConfig, evaluation: EvalConfig, seed: int) -> None:
+        torch.set_num_threads(1)
+        self._settings = evaluation
+        self._stages = (GRID,) if env.name == "gridworld" else evaluation.stages or env.stages
+        self._seed = role_seed(seed, "evaluator")
+        spec = environment_spec(name=env.name, actions=env.actions, frame_stack=env.frame_stack)
+        settings = replace(
+            env, noop_max=evaluation.noop_max, max_steps=evaluation.max_steps, stages=evaluation.stages or env.stages
+        )
+        count = min(_EVALUATION_ENVS, evaluation.episodes * len(self._stages))
+        self._envs = [make_environment(**asdict(settings), seed=self._seed) for _ in range(count)]
+        self._policy = Policy(build_network(spec, agent.dueling, seed=0), spec, {})
+        self._evaluation: Evaluation | None = None
+        self._updates = 0
+        self._worked_s = 0.0
+        self._weights = np.zeros(0, np.float32)
+
+    def begin(self, weights: list[Any], updates: int) -> None:
+        """Starts an evaluation.
+
+        Args:
+            weights: one reference to the flat parameters, float32 [P].
+            updates: the learner's updates behind them.
+        """
+        self._weights = np.array(ray.get(weights[0]))
+        unflatten_(self._policy.network, self._weights)
+        self._updates = updates
+        self._worked_s = 0.0
+        # The same seeds every time: evaluations of one run differ by the policy alone.
+        self._evaluation = Evaluation(
+            self._envs,
+            self._policy.q_values,
+            stages=self._stages,
+            episodes=self._settings.episodes,
+            epsilon=self._settings.epsilon,
+            seed=self._seed,
+        )
+
+    def run(self, seconds: float) -> EvaluationReport | None:
+        """Plays for so long; the report when the evaluation is complete."""
+        if self._evaluation is None:
+            raise RuntimeError("no evaluation was begun")
+        start = time.monotonic()
+        while not self._evaluation.done and time.monotonic() - start < seconds:
+            self._evaluation.step()
+        report = self._report(self._evaluation) if self._evaluation.done else None
+        self._worked_s += time.monotonic() - start
+        return report and report._replace(seconds=self._worked_s)
+
+    def _report(self, evaluation: Evaluation) -> EvaluationReport:
+        gif, shape = self._animate(evaluation) if self._settings.video else (None, (0, 0))
+        return EvaluationReport(evaluation.episodes, self._weights, self._updates, 0.0, gif, shape)
+
+    def _animate(self, evaluation: Evaluation) -> tuple[bytes, tuple[int, int]]:
+        stage = self._stages[0]
+        screens = list(evaluation.replay(self._envs[0], stage, evaluation.best(stage)))[::_FRAMES_PER_GIF_FRAME]
+        return encode_gif(screens), (screens[0].shape[0], screens[0].shape[1])

@@ -1,0 +1,1 @@
+"""Configuration, types, networks, schedules, seeding and metrics that every role shares."""

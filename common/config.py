@@ -1,0 +1,192 @@
+"""Settings: one frozen dataclass per role, one documented line and unit per field.
+
+Each number has its one owner here. Presets (`common.presets`), a YAML file and command-line options change
+them in that order; `docs/configuration.md` is generated from this file.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """The environment that actors and evaluator play."""
+
+    name: Literal["mario", "gridworld"] = "mario"
+    """Environment: Super Mario Bros., or a 3x3 grid that needs no ROM and learns in seconds."""
+    stages: tuple[str, ...] = ("1-1",)
+    """Stages "1-1" to "8-4", one of them drawn for each episode, or "game": from 1-1 with three lives to game over."""
+    actions: Literal["right_only", "simple", "complex"] = "right_only"
+    """Action set of gym-super-mario-bros: RIGHT_ONLY (5), SIMPLE_MOVEMENT (7) or COMPLEX_MOVEMENT (12 actions)."""
+    core: Literal["auto", "nes-py"] = "auto"
+    """Emulator core; "auto" takes the fastest that is installed."""
+    frame_skip: int = 4
+    """Raw frames that each action is held for."""
+    frame_stack: int = 4
+    """Frames in a state."""
+    noop_max: int = 30
+    """Each episode starts with 0 to this many raw frames without a button pressed, drawn evenly."""
+    sticky_actions: float = 0.0
+    """Probability, at each raw frame, that the previous frame's buttons stay pressed (Machado et al., 2018)."""
+    max_steps: int | None = None
+    """Agent steps after which an episode is truncated; unlimited if not given (the game's clock ends it)."""
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """What actors and learner must agree on."""
+
+    gamma: float = 0.97
+    """Discount per agent step."""
+    n_step: int = 5
+    """Rewards summed before bootstrapping."""
+    double: bool = True
+    """Double DQN (van Hasselt et al., 2016); off: DQN's maximum over the target network."""
+    dueling: bool = False
+    """Dueling value and advantage streams (Wang et al., 2016)."""
+    reward_scale: float = 1 / 15
+    """Factor on the environment's rewards before learning; logged returns stay unscaled."""
+
+
+@dataclass(frozen=True)
+class ActorsConfig:
+    """The Ray actor processes that play."""
+
+    count: int | Literal["auto"] = "auto"
+    """Actor processes; "auto" fills the cores that the learner leaves."""
+    envs_per_actor: int = 8
+    """Environments that one actor steps together, with one batched forward pass."""
+    exploration: Literal["ladder", "schedule"] = "ladder"
+    """Epsilon per environment by Ape-X's ladder, or one decaying schedule for all."""
+    epsilon: float = 0.4
+    """Ladder: environment i of N explores with epsilon ** (1 + epsilon_alpha * i / (N - 1))."""
+    epsilon_alpha: float = 7.0
+    """Ladder: its exponent."""
+    epsilon_start: float = 1.0
+    """Schedule: epsilon before the first update."""
+    epsilon_final: float = 0.02
+    """Schedule: the floor."""
+    epsilon_decay: float = 0.9999
+    """Schedule: factor per learner update."""
+    chunk_length: int = 80
+    """Transitions per chunk that an actor pushes; fewer where an episode ends."""
+    max_inserts_in_flight: int = 4
+    """Insert calls that an actor may have unanswered before it stops playing."""
+    weights_poll_s: float = 1.0
+    """Seconds between an actor's requests for newer weights."""
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """The sharded replay buffer."""
+
+    shards: int = 2
+    """Replay processes."""
+    capacity: int = 100_000
+    """Transitions over all shards; the oldest go first."""
+    priority_exponent: float = 0.6
+    """Alpha of prioritized replay (Schaul et al., 2016); 0 samples uniformly."""
+    importance_exponent: float = 0.4
+    """Beta of the importance weights; 1 corrects fully."""
+    min_size: int = 5_000
+    """Transitions over all shards before sampling begins."""
+    samples_per_insert: float = 8.0
+    """Times that each transition is sampled on average; the rate limiter holds actors or learner to it."""
+    error_buffer: float | None = None
+    """Samples per shard by which the ratio may run ahead or behind; twice the smallest safe value if not given."""
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """The learner."""
+
+    batch_size: int = 64
+    """Transitions per update."""
+    learning_rate: float = 2.5e-4
+    """Adam's step size."""
+    adam_epsilon: float = 1e-8
+    """Adam's denominator offset."""
+    huber_delta: float = 1.0
+    """Absolute TD error at which the loss turns from quadratic to linear."""
+    max_grad_norm: float | None = 10.0
+    """Global gradient norm above which gradients are scaled down; none: no clipping."""
+    target_update_period: int = 500
+    """Updates between copies of the online network into the target network."""
+    broadcast_period: int = 25
+    """Updates between weight broadcasts to the actors."""
+    device: str = "auto"
+    """"auto" (CUDA if there is one), "cpu" or "cuda"."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the convolutions; "auto" takes bfloat16 autocast where the processor has it."""
+    threads: int | Literal["auto"] = "auto"
+    """CPU threads of the learner; "auto": 1, or a quarter of the cores where that is more and no GPU is used."""
+    prefetch: int = 3
+    """Batches requested ahead of the one that trains."""
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """The evaluator beside training."""
+
+    enabled: bool = True
+    """Whether the run has an evaluator."""
+    interval_s: float = 180.0
+    """Seconds from the start of one evaluation to the start of the next."""
+    episodes: int = 10
+    """Episodes per stage and evaluation."""
+    epsilon: float = 0.01
+    """Exploration of the evaluated policy."""
+    noop_max: int = 30
+    """Random no-op start, raw frames."""
+    stages: tuple[str, ...] = ()
+    """Stages to evaluate; those of training if empty."""
+    max_steps: int | None = 2_000
+    """Agent steps after which an evaluation episode is truncated."""
+    video: bool = True
+    """Whether each evaluation's first episode goes to TensorBoard as an animation."""
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """Checkpoints."""
+
+    interval_s: float | None = 300.0
+    """Seconds between checkpoints."""
+    interval_updates: int | None = None
+    """Updates between checkpoints, beside the time."""
+    keep: int = 3
+    """Newest checkpoints kept."""
+
+
+@dataclass(frozen=True)
+class RayConfig:
+    """The Ray cluster that carries the roles."""
+
+    address: str | None = None
+    """Cluster to join; else RAY_ADDRESS, else the one that `ray start` made here, else a private local Ray."""
+    object_store_mb: int = 512
+    """Object store of the private local Ray, megabytes."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    env: EnvConfig = field(default_factory=EnvConfig)
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    actors: ActorsConfig = field(default_factory=ActorsConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
+    seed: int = 0
+    """Seed of the run; every role and environment gets its own from it."""
+    total_env_steps: int | None = None
+    """End after so many agent steps over all actors."""
+    max_episodes: int | None = None
+    """End after so many finished training episodes."""
+    max_updates: int | None = None
+    """End after so many learner updates."""
+    max_minutes: float | None = None
+    """End after so many minutes; 30 if no limit at all is given."""

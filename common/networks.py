@@ -1,0 +1,152 @@
+"""The Q-networks, and their parameters as one flat array."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from common.types import EnvironmentSpec
+
+_IMAGE_HIDDEN = 512
+_VECTOR_HIDDEN = 64
+
+
+class QNetwork(nn.Module):
+    """Q-values of every action for a batch of states.
+
+    Image frames go through the convolutions of Mnih et al., 2015 (32@8/4, 64@4/2, 64@3/1) and a layer of
+    512 units; the parameters are then named `conv.0.weight` … `fc.2.bias`, as in the Super Mario tutorials
+    that this project follows. Vector frames go through two layers of 64 units (`mlp.0.*`, `fc.0.*`, `fc.2.*`).
+
+    With `dueling`, a `value` and an `advantage` stream take the place of `fc` (Wang et al., 2016, equation 9:
+    the advantages' mean is subtracted). The paper's scaling of the gradients by 1/sqrt(2) is left out.
+
+    Args:
+        state_shape: [S, *F], see `EnvironmentSpec.state_shape`.
+        num_actions: A.
+        dueling: whether to use the dueling streams.
+
+    Raises:
+        ValueError: frames have neither one nor two axes, or are too small for the convolutions.
+    """
+
+    def __init__(self, state_shape: Sequence[int], num_actions: int, *, dueling: bool = False) -> None:
+        super().__init__()
+        self.dueling = dueling
+        stack, *frame_shape = state_shape
+        if len(frame_shape) == 2:
+            self.conv = _convolutions(stack)
+            features, hidden = _conv_features(frame_shape), _IMAGE_HIDDEN
+        elif len(frame_shape) == 1:
+            self.mlp = nn.Sequential(nn.Linear(stack * frame_shape[0], _VECTOR_HIDDEN), nn.ReLU())
+            features, hidden = _VECTOR_HIDDEN, _VECTOR_HIDDEN
+        else:
+            raise ValueError(f"a frame has one axis or two, not the shape {tuple(frame_shape)}")
+        if dueling:
+            self.value = _head(features, hidden, 1)
+            self.advantage = _head(features, hidden, num_actions)
+        else:
+            self.fc = _head(features, hidden, num_actions)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Q-values, float32 [B, A], of `uint8` states [B, S, *F].
+
+        The last layer is float32 under autocast too: Q-values rounded to bfloat16 tie and change the argmax.
+        """
+        features = self._features(states)
+        if not self.dueling:
+            return _in_float32(self.fc, features)
+        value = _in_float32(self.value, features)  # [B, 1]
+        advantage = _in_float32(self.advantage, features)  # [B, A]
+        return value + advantage - advantage.mean(dim=1, keepdim=True)
+
+    def _features(self, states: Tensor) -> Tensor:
+        if states.dim() == 3:
+            return cast(Tensor, self.mlp(states.flatten(1) / 255))
+        # Channels-last inputs make every convolution faster on CPUs and on tensor cores; parameters stay as they are.
+        images = states.contiguous(memory_format=torch.channels_last) / 255
+        return cast(Tensor, self.conv(images)).flatten(1)
+
+
+def build_network(spec: EnvironmentSpec, dueling: bool, seed: int) -> QNetwork:
+    """A freshly initialised network on the CPU, by PyTorch's default distributions.
+
+    The global random state is left as it was; the same seed gives the same parameters.
+    """
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would also reseed the accelerators, which are not forked here.
+        torch.default_generator.manual_seed(seed)
+        return QNetwork(spec.state_shape, spec.num_actions, dueling=dueling)
+
+
+def q_values(network: QNetwork, states: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Q-values, float32 [B, A], of states [B, S, *F]; no gradients. Read-only arrays are welcome."""
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        values: NDArray[np.float32] = network(to_tensor(states, device)).cpu().numpy()
+    return values
+
+
+def flatten(network: QNetwork) -> NDArray[np.float32]:
+    """All parameters in `state_dict` order as one float32 [P] array: a copy."""
+    with torch.no_grad():
+        flat: NDArray[np.float32] = torch.cat([parameter.flatten() for parameter in network.parameters()]).cpu().numpy()
+    return flat
+
+
+def unflatten_(network: QNetwork, flat: NDArray[np.float32]) -> None:
+    """Copies a float32 [P] array, which may be a read-only view, into the network's parameters.
+
+    Raises:
+        ValueError: the array has another number of elements than the network has parameters.
+    """
+    parameters = list(network.parameters())
+    sizes = [parameter.numel() for parameter in parameters]
+    if flat.shape != (sum(sizes),):
+        raise ValueError(f"{flat.shape} values do not fit a network of {sum(sizes)} parameters")
+    with torch.no_grad():
+        source = to_tensor(flat, parameters[0].device)
+        for parameter, values in zip(parameters, torch.split(source, sizes), strict=True):
+            parameter.copy_(values.view_as(parameter))
+
+
+def to_tensor(array: NDArray[np.generic], device: torch.device) -> Tensor:
+    """The array on a device; it shares the array's memory where the device is the CPU and the array is writable."""
+    # torch.from_numpy warns about read-only arrays, which is what Ray's zero-copy views are.
+    tensor = torch.from_numpy(np.require(array, requirements=["C", "W"]))
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def _convolutions(stack: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(stack, 32, kernel_size=8, stride=4),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, kernel_size=4, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(64, 64, kernel_size=3, stride=1),
+        nn.ReLU(),
+    )
+
+
+def _conv_features(frame_shape: Sequence[int]) -> int:
+    """Outputs of `_convolutions` for one state."""
+    height, width = (((side - 8) // 4 + 1 - 4) // 2 + 1 - 2 for side in frame_shape)
+    if height < 1 or width < 1:
+        raise ValueError(f"frames of {frame_shape[0]}x{frame_shape[1]} are too small for the convolutions (36x36)")
+    return 64 * height * width
+
+
+def _head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
+
+def _in_float32(head: nn.Sequential, features: Tensor) -> Tensor:
+    """The head's output with its last layer computed in float32, whatever autocast says."""
+    hidden = head[:-1](features)
+    with torch.autocast(features.device.type, enabled=False):
+        return cast(Tensor, head[-1](hidden.float()))

@@ -1,0 +1,143 @@
+"""The records that cross from one role to another, with their shapes and dtypes.
+
+Time is in the name, as in dqn_zoo: a transition is `s_tm1, a_tm1, r_t, discount_t, s_t`.
+`F` is the shape of one frame, (84, 84) for Mario; a state is `S` frames, oldest first: [S, *F].
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """What the networks, the replay and the actors need to know of an environment.
+
+    Attributes:
+        frame_shape: shape F of one `uint8` frame; two axes mean an image, one a vector.
+        frame_stack: S, frames in a state. States before the S-th frame of an episode are padded with zeros.
+        action_names: one readable name per action, such as "right+A".
+    """
+
+    frame_shape: tuple[int, ...]
+    frame_stack: int
+    action_names: tuple[str, ...]
+
+    @property
+    def num_actions(self) -> int:
+        """A, the number of discrete actions."""
+        return len(self.action_names)
+
+    @property
+    def state_shape(self) -> tuple[int, ...]:
+        """[S, *F]."""
+        return (self.frame_stack, *self.frame_shape)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive transitions of one environment's episode, each frame once: what an actor pushes.
+
+    Self-contained: up to S-1 frames before the first transition's, up to n after the last one's. No
+    padding frame is stored: a state whose index is less than S-1 is padded with zeros, which is right
+    because a chunk that starts later in its episode carries its S-1 earlier frames.
+
+    `T` transitions, `M` frames. Transition j starts in the state whose newest frame is
+    `first_state + j` and bootstraps from the state whose newest frame is `first_state + j + steps[j]`.
+
+    Attributes:
+        frames: the M compressed frames one after the other (see `common.compression`).
+        frame_ends: int32 [M], where each frame ends in `frames`.
+        first_state: position among the M frames of the first transition's newest frame.
+        a_tm1: int32 [T].
+        r_t: float32 [T], discounted sum of the window's rewards, scaled as the learner wants them.
+        discount_t: float32 [T], gamma**steps, or 0 where the episode terminated within the window.
+        steps: uint8 [T], rewards in the window, 1 … n.
+        priority: float32 [T], absolute TD error by the actor's own Q-values, before any exponent.
+        weight_version: int32 [T], version of the weights that chose a_tm1.
+        actor: index of the actor.
+    """
+
+    frames: bytes
+    frame_ends: NDArray[np.int32]
+    first_state: int
+    a_tm1: NDArray[np.int32]
+    r_t: NDArray[np.float32]
+    discount_t: NDArray[np.float32]
+    steps: NDArray[np.uint8]
+    priority: NDArray[np.float32]
+    weight_version: NDArray[np.int32]
+    actor: int
+
+    def __len__(self) -> int:
+        return len(self.a_tm1)
+
+
+class ShardSample(NamedTuple):
+    """What one shard answers to a sample request for n transitions."""
+
+    s_tm1: NDArray[np.uint8]  # [n, S, *F]
+    a_tm1: NDArray[np.int64]  # [n]
+    r_t: NDArray[np.float32]  # [n]
+    discount_t: NDArray[np.float32]  # [n]
+    s_t: NDArray[np.uint8]  # [n, S, *F]
+    ids: NDArray[np.int64]  # [n], never reused, carries the shard's incarnation
+    share: NDArray[np.float64]  # [n], p_i / T_k at this draw
+    weight_version: NDArray[np.int32]  # [n]
+    size: int  # transitions that the shard held at this draw
+
+
+class Batch(NamedTuple):
+    """A learner's batch, drawn from one or several shards."""
+
+    s_tm1: NDArray[np.uint8]  # [B, S, *F]
+    a_tm1: NDArray[np.int64]  # [B]
+    r_t: NDArray[np.float32]  # [B]
+    discount_t: NDArray[np.float32]  # [B]
+    s_t: NDArray[np.uint8]  # [B, S, *F]
+    weight: NDArray[np.float32]  # [B], importance weights, the largest is 1
+    ids: NDArray[np.int64]  # [B]
+    shard: NDArray[np.int32]  # [B], index of the shard that each came from
+    weight_version: NDArray[np.int32]  # [B]
+
+
+class Weights(NamedTuple):
+    """A snapshot of the online network.
+
+    Version 0 is the network as it was initialised; it grows with each broadcast and never goes back.
+    """
+
+    version: int
+    updates: int  # learner updates behind it, which a decaying exploration schedule counts
+    flat: NDArray[np.float32]  # [P], parameters in `state_dict` order
+
+
+@dataclass(frozen=True)
+class ShardStats:
+    """Counters of one shard since it was made."""
+
+    size: int  # transitions held
+    capacity: int  # transitions
+    bytes: int  # all-in, of frames, per-transition arrays and the tree
+    inserts: int  # transitions
+    samples: int  # transitions
+    inserts_while_sampling: int  # transitions inserted since the limiter first let samples out
+    stale_priority_updates: int  # priority updates that came after the transition's eviction
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One finished training or evaluation episode."""
+
+    stage: str  # "1-1" … "8-4", or "game"
+    episode_return: float  # undiscounted sum of the environment's own rewards, unscaled
+    length: int  # agent steps
+    x_pos: int  # largest horizontal position reached, pixels
+    time_left: int  # game clock at the end
+    clear: bool  # the flag or the axe was reached; in "game", at least one stage was
+    stages_cleared: int  # 0 or 1 for a single stage
+    truncated: bool  # ended by the step limit
+    epsilon: float
+    actor: int = 0

@@ -1,0 +1,59 @@
+"""Calls in flight to the roles' processes, and what to do when each is answered."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import ray
+from ray.exceptions import RayError
+
+
+class _Call(NamedTuple):
+    role: str
+    done: Callable[[Any], None]
+
+
+class Failure(NamedTuple):
+    """A call that raised."""
+
+    role: str
+    error: RayError
+
+
+class Calls:
+    """Waits for many calls at once; each runs its callback with the result."""
+
+    def __init__(self) -> None:
+        self._calls: dict[Any, _Call] = {}
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def start(self, role: str, reference: Any, done: Callable[[Any], None]) -> None:
+        """Registers a call to `role`; `done` gets its result."""
+        self._calls[reference] = _Call(role, done)
+
+    def poll(self, timeout_s: float) -> list[Failure]:
+        """Waits until something is answered or the time is over; runs callbacks; returns what failed."""
+        if not self._calls:
+            return []
+        references = list(self._calls)
+        ready, _ = ray.wait(references, num_returns=1, timeout=timeout_s)
+        if ready:
+            # The first wait returns at one; take with it all others that are ready too.
+            ready, _ = ray.wait(references, num_returns=len(references), timeout=0)
+        return [failure for reference in ready if (failure := self._finish(reference)) is not None]
+
+    def forget(self, role: str) -> None:
+        """Drops the calls to a role that was given up."""
+        self._calls = {reference: call for reference, call in self._calls.items() if call.role != role}
+
+    def _finish(self, reference: Any) -> Failure | None:
+        call = self._calls.pop(reference, None)
+        if call is None:  # forgotten by an earlier callback of this round
+            return None
+        try:
+            result = ray.get(reference)
+        except RayError as error:
+            return Failure(call.role, error)
+        call.done(result)
+        return None

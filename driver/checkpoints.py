@@ -1,0 +1,90 @@
+"""Writes the run's checkpoints in the background and reads the one to resume from."""
+
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from common.config import Config
+from common.errors import UserError
+from common.types import EnvironmentSpec
+from driver.counters import Counters
+from driver.evaluations import Score, policy_metadata
+from driver.run_directory import RunDirectory
+from learner.checkpoint import (
+    CheckpointData,
+    CheckpointError,
+    load_checkpoint,
+    newest_checkpoint,
+    prune,
+    save_checkpoint,
+)
+
+_log = logging.getLogger("apex-mario")
+
+
+class CheckpointWriter:
+    """One checkpoint at a time, in a thread of its own, so that the driver goes on supervising."""
+
+    def __init__(self, run: RunDirectory, config: Config, spec: EnvironmentSpec) -> None:
+        self._root = run.checkpoints
+        self._config = config
+        self._spec = spec
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._writing: Future[Path] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether one is being written."""
+        return self._writing is not None and not self._writing.done()
+
+    def start(self, learner: dict[str, Any], counters: Counters, best: Score | None) -> None:
+        """Starts writing; the counters are taken as they are now."""
+        state = {"counters": counters.to_json(), "best": best}
+        metadata = policy_metadata(self._config, counters, learner["updates"])
+        self._writing = self._thread.submit(self._write, learner, state, metadata)
+
+    def finished(self) -> Path | CheckpointError | None:
+        """The outcome of the last one, once; None while there is none."""
+        if self._writing is None or not self._writing.done():
+            return None
+        return self._take()
+
+    def wait(self) -> Path | CheckpointError | None:
+        """Waits for the one that is being written."""
+        return None if self._writing is None else self._take()
+
+    def close(self) -> None:
+        """Ends the thread, after what it is writing."""
+        self._thread.shutdown(wait=True)
+
+    def _take(self) -> Path | CheckpointError:
+        assert self._writing is not None
+        writing, self._writing = self._writing, None
+        try:
+            return writing.result()
+        except CheckpointError as error:
+            return error
+
+    def _write(self, learner: dict[str, Any], state: dict[str, Any], metadata: dict[str, Any]) -> Path:
+        path = save_checkpoint(self._root, learner, spec=self._spec, metadata=metadata, state=state)
+        prune(self._root, self._config.checkpoint.keep)
+        return path
+
+
+def read_newest(run: RunDirectory) -> tuple[CheckpointData | None, Counters, Score | None]:
+    """What a resumed run starts from; fresh counters where the run ended before its first checkpoint.
+
+    Raises:
+        UserError: every checkpoint is damaged, or the newest is not of this version.
+    """
+    path = newest_checkpoint(run.checkpoints)
+    if path is None:
+        return None, Counters(), None
+    data = load_checkpoint(path)
+    try:
+        counters = Counters.from_json(data.state["counters"])
+        best = data.state["best"]
+        return data, counters, None if best is None else (float(best[0]), float(best[1]))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UserError(f"{path}/state.json is not of this version ({error}); start a new run") from None

@@ -1,0 +1,73 @@
+"""The run's counters: over its whole life, resumes included, and owned by the driver."""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from common.errors import UserError
+from common.types import ShardStats
+
+
+@dataclass
+class Counters:
+    """Totals that a checkpoint carries."""
+
+    time_s: float = 0.0  # of running, wall clock
+    env_steps: int = 0  # agent decisions
+    episodes: int = 0
+    updates: int = 0
+    samples: int = 0  # transitions that the learner trained on
+    replay_samples: int = 0  # transitions drawn from the shards, prefetched ones included
+    replay_inserts: int = 0  # transitions inserted since sampling began
+    weight_version: int = 0
+    sessions: int = 0  # resumes so far
+    restarts: dict[str, int] = field(default_factory=dict)  # by role
+
+    def samples_per_insert(self) -> float:
+        """Samples over inserts since sampling began; 0 before."""
+        return self.replay_samples / self.replay_inserts if self.replay_inserts else 0.0
+
+    def restarts_total(self) -> int:
+        """Processes replaced, of all roles."""
+        return sum(self.restarts.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> "Counters":
+        """The opposite of `to_json`; UserError where it is not that."""
+        names = {entry.name for entry in fields(Counters)}
+        if set(values) != names:
+            raise UserError(f"the checkpoint's counters are not of this version: {sorted(names ^ set(values))}")
+        return Counters(**values)
+
+
+class ShardTotals:
+    """Sums of the shards' counters on top of what earlier sessions counted."""
+
+    def __init__(self, counters: Counters) -> None:
+        self._samples_before = counters.replay_samples
+        self._inserts_before = counters.replay_inserts
+        self._latest: dict[int, ShardStats] = {}
+
+    def take(self, shard: int, stats: ShardStats, counters: Counters) -> None:
+        """Keeps a shard's newest figures and brings the run's counters up to date."""
+        self._latest[shard] = stats
+        counters.replay_samples = self._samples_before + sum(s.samples for s in self._latest.values())
+        counters.replay_inserts = self._inserts_before + sum(s.inserts_while_sampling for s in self._latest.values())
+
+    @property
+    def size(self) -> int:
+        """Transitions held."""
+        return sum(stats.size for stats in self._latest.values())
+
+    @property
+    def bytes(self) -> int:
+        """Memory of all shards' contents."""
+        return sum(stats.bytes for stats in self._latest.values())
+
+    @property
+    def stale_priority_updates(self) -> int:
+        """Priority updates that came too late."""
+        return sum(stats.stale_priority_updates for stats in self._latest.values())

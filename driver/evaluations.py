@@ -1,0 +1,69 @@
+"""When to evaluate, what became of it, and which policy is the best so far."""
+
+import statistics
+from dataclasses import asdict
+from typing import Any
+
+from actors.remote import EvaluationReport
+from common.config import Config
+from common.networks import build_network, unflatten_
+from common.policy import save_policy
+from common.statistics import wilson_interval
+from common.types import EnvironmentSpec, Episode
+from driver.counters import Counters
+from driver.run_directory import RunDirectory
+
+Score = tuple[float, float]  # clear rate, then mean x: for as long as nothing is cleared
+
+
+class BestPolicy:
+    """Keeps the policy with the highest clear rate, mean x among equals, as `best.pt`."""
+
+    def __init__(self, config: Config, spec: EnvironmentSpec, run: RunDirectory, score: Score | None) -> None:
+        self._config = config
+        self._spec = spec
+        self._run = run
+        self.score = score
+
+    def consider(self, report: EvaluationReport, counters: Counters) -> bool:
+        """Saves the evaluated policy if none was better; tells whether it did."""
+        episodes = _all(report)
+        score = (statistics.fmean(e.clear for e in episodes), statistics.fmean(e.x_pos for e in episodes))
+        if self.score is not None and score < self.score:
+            return False
+        network = build_network(self._spec, self._config.agent.dueling, seed=0)
+        unflatten_(network, report.weights)
+        save_policy(self._run.best_policy, network, self._spec, policy_metadata(self._config, counters, report.updates))
+        self.score = score
+        return True
+
+
+def policy_metadata(config: Config, counters: Counters, updates: int) -> dict[str, Any]:
+    """What goes into a policy's sidecar beside its network."""
+    return {"env": asdict(config.env), "env_steps": counters.env_steps, "updates": updates, "seed": config.seed}
+
+
+def describe(report: EvaluationReport) -> str:
+    """One line about an evaluation."""
+    parts = []
+    for stage, episodes in report.episodes.items():
+        clears = sum(e.clear for e in episodes)
+        low, high = wilson_interval(clears, len(episodes))
+        x = statistics.fmean(e.x_pos for e in episodes)
+        total = statistics.fmean(e.episode_return for e in episodes)
+        parts.append(
+            f"{stage}: {clears}/{len(episodes)} clear (95 % CI {100 * low:.0f}-{100 * high:.0f} %), "
+            f"x {x:,.0f}, return {total:,.0f}"
+        )
+    return "; ".join(parts)
+
+
+def describe_briefly(report: EvaluationReport) -> str:
+    """For the display's one cell."""
+    episodes = _all(report)
+    x = statistics.fmean(e.x_pos for e in episodes)
+    return f"{sum(e.clear for e in episodes)}/{len(episodes)} clear, x {x:,.0f}"
+
+
+def _all(report: EvaluationReport) -> list[Episode]:
+    return [episode for episodes in report.episodes.values() for episode in episodes]

@@ -1,0 +1,55 @@
+"""When a run ends by itself."""
+
+from dataclasses import dataclass
+
+from common.config import Config
+from driver.counters import Counters
+
+DEFAULT_MINUTES = 30.0  # of a run that was given no limit
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The run's ends; the first one that is reached counts."""
+
+    env_steps: int | None
+    episodes: int | None
+    updates: int | None
+    time_s: float | None
+
+    @staticmethod
+    def of(config: Config) -> "Limits":
+        """The configured limits, or 30 minutes if there is none."""
+        minutes = config.max_minutes
+        if (config.total_env_steps, config.max_episodes, config.max_updates, minutes) == (None, None, None, None):
+            minutes = DEFAULT_MINUTES
+        time_s = None if minutes is None else minutes * 60
+        return Limits(config.total_env_steps, config.max_episodes, config.max_updates, time_s)
+
+    def reached(self, counters: Counters) -> str | None:
+        """What ended the run, in words, or None."""
+        for name, value, limit in self._progress(counters):
+            if value >= limit:
+                return f"{name} limit of {limit:,.0f} reached"
+        return None
+
+    def fraction(self, counters: Counters) -> float:
+        """How much of the run is done, 0 … 1, by the limit that is nearest."""
+        return min(1.0, max(value / limit for _, value, limit in self._progress(counters)))
+
+    def remaining_env_steps(self, counters: Counters) -> int | None:
+        """Agent steps left, None if they are not limited."""
+        return None if self.env_steps is None else max(0, self.env_steps - counters.env_steps)
+
+    def remaining_updates(self, counters: Counters) -> int | None:
+        """Updates left, None if they are not limited."""
+        return None if self.updates is None else max(0, self.updates - counters.updates)
+
+    def _progress(self, counters: Counters) -> list[tuple[str, float, float]]:
+        every = [
+            ("env step", counters.env_steps, self.env_steps),
+            ("episode", counters.episodes, self.episodes),
+            ("update", counters.updates, self.updates),
+            ("time (s)", counters.time_s, self.time_s),
+        ]
+        return [(name, float(value), float(limit)) for name, value, limit in every if limit is not None]

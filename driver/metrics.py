@@ -1,0 +1,130 @@
+"""TensorBoard and `progress.jsonl`: the same figures for eyes and for scripts."""
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch.utils.tensorboard import SummaryWriter
+
+from common.types import Episode
+from driver.counters import Counters, ShardTotals
+from driver.window import Window
+
+# Epsilon below the first bound, below the second, and the rest.
+_BANDS = ((0.01, "eps_below_0.01"), (0.1, "eps_0.01_to_0.1"), (math.inf, "eps_above_0.1"))
+
+
+class Metrics:
+    """Writes a run's figures; the horizontal axis is env steps over the run's whole life."""
+
+    def __init__(self, folder: Path, progress: Path) -> None:
+        self._writer = SummaryWriter(str(folder), flush_secs=10)
+        self._progress = progress.open("a", encoding="utf-8", buffering=1)
+
+    def close(self) -> None:
+        """Flushes everything."""
+        self._writer.close()
+        self._progress.close()
+
+    def text(self, tag: str, text: str, step: int) -> None:
+        """A text, such as the settings."""
+        self._writer.add_text(tag, text, step)
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Named figures; NaN means that there is nothing to show."""
+        for tag, value in values.items():
+            if not math.isnan(value):
+                self._writer.add_scalar(tag, value, step)
+
+    def animation(self, tag: str, gif: bytes, shape: tuple[int, int], step: int) -> None:
+        """An animated GIF, which TensorBoard plays among its images."""
+        height, width = shape
+        image = Summary.Image(encoded_image_string=gif, height=height, width=width, colorspace=3)
+        file_writer = self._writer._get_file_writer()
+        file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+
+    def progress(self, line: Mapping[str, Any]) -> None:
+        """One line of `progress.jsonl`."""
+        self._progress.write(json.dumps(line) + "\n")
+
+
+def window_scalars(window: Window, counters: Counters, totals: ShardTotals) -> dict[str, float]:
+    """The design's metrics of one window."""
+    return {
+        "actor/env_steps_per_s": window.per_second(window.env_steps),
+        "actor/wait_fraction": window.actor_wait_fraction,
+        **_episode_scalars(window.episodes),
+        "replay/size": totals.size,
+        "replay/bytes": totals.bytes,
+        "replay/samples_per_insert": counters.samples_per_insert(),
+        "replay/stale_priority_updates": totals.stale_priority_updates,
+        "learner/updates_per_s": window.per_second(window.updates),
+        "learner/samples_per_s": window.per_second(window.samples),
+        "learner/wait_fraction": window.wait_fraction,
+        **{f"learner/{name}": window.learner_mean(name) for name in ("loss", "td_error", "q_mean", "grad_norm")},
+        "learner/policy_lag": window.learner_mean("policy_lag"),
+        **{f"system/restarts/{role}": count for role, count in counters.restarts.items()},
+    }
+
+
+def progress_line(window: Window, counters: Counters, totals: ShardTotals, actors_alive: int) -> dict[str, Any]:
+    """What scripts read; see docs/metrics.md."""
+    return {
+        "time_s": round(counters.time_s, 3),
+        "env_steps": counters.env_steps,
+        "episodes": counters.episodes,
+        "updates": counters.updates,
+        "samples": counters.samples,
+        "replay_size": totals.size,
+        "replay_bytes": totals.bytes,
+        "actors_alive": actors_alive,
+        "samples_per_insert": round(counters.samples_per_insert(), 4),
+        "env_steps_per_s": round(window.per_second(window.env_steps), 2),
+        "updates_per_s": round(window.per_second(window.updates), 3),
+        "samples_per_s": round(window.per_second(window.samples), 2),
+        "wait_fraction": round(window.wait_fraction, 4),
+        "actor_wait_fraction": round(window.actor_wait_fraction, 4),
+        "policy_lag": _rounded(window.learner_mean("policy_lag")),
+        "loss": _rounded(window.learner_mean("loss")),
+        "restarts": counters.restarts_total(),
+    }
+
+
+def evaluation_scalars(by_stage: Mapping[str, Iterable[Episode]]) -> dict[str, float]:
+    """`eval/...` per stage."""
+    values: dict[str, float] = {}
+    for stage, episodes in by_stage.items():
+        listed = list(episodes)
+        values[f"eval/clear_rate/{stage}"] = statistics.fmean(e.clear for e in listed)
+        values[f"eval/return/{stage}"] = statistics.fmean(e.episode_return for e in listed)
+        values[f"eval/x_pos/{stage}"] = statistics.fmean(e.x_pos for e in listed)
+        values[f"eval/length/{stage}"] = statistics.fmean(e.length for e in listed)
+    return values
+
+
+def _episode_scalars(episodes: list[Episode]) -> dict[str, float]:
+    values = _episode_means(episodes, "")
+    low = -math.inf
+    for high, name in _BANDS:
+        values.update(_episode_means([e for e in episodes if low <= e.epsilon < high], f"/{name}"))
+        low = high
+    return values
+
+
+def _episode_means(episodes: list[Episode], suffix: str) -> dict[str, float]:
+    if not episodes:
+        return {}
+    return {
+        f"actor/episode_return{suffix}": statistics.fmean(e.episode_return for e in episodes),
+        f"actor/episode_length{suffix}": statistics.fmean(e.length for e in episodes),
+        f"actor/x_pos{suffix}": statistics.fmean(e.x_pos for e in episodes),
+        f"actor/clear_rate{suffix}": statistics.fmean(e.clear for e in episodes),
+    }
+
+
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 4)

@@ -1,0 +1,204 @@
+"""`launch.py`'s options: preset, then YAML file, then command line; or the settings of a run to resume."""
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import tyro
+import yaml
+
+from common.config import Config
+from common.errors import UserError
+from common.presets import PRESETS
+from common.validation import validate
+from driver.run_directory import RunDirectory, newest_run
+
+RUNS = Path("runs")
+
+# What may differ between a run and its continuation: its end, its surroundings, how it is watched.
+_CHANGEABLE = (
+    *("eval.", "checkpoint.", "ray.", "total_env_steps", "max_", "actors.count", "env.core"),
+    *("learner.device", "learner.precision", "learner.threads", "learner.prefetch"),
+)
+
+_DESCRIPTION = f"""Trains Mario: Ray actors play, a sharded replay stores, one learner learns.
+
+  --preset NAME     settings to start from: {", ".join(PRESETS)} (default: default)
+  --config FILE     YAML file of settings, on top of the preset
+  --run-dir DIR     folder of this run (default: runs/TIME_STAGES); refused when it holds a run already
+  --resume [DIR]    go on with the run in DIR, else in --run-dir, else with the newest under runs/
+
+The options below come on top. A run without any limit ends after 30 minutes."""
+
+
+@dataclass(frozen=True)
+class LaunchOptions:
+    """What `launch.py` was asked to do."""
+
+    config: Config
+    preset: str
+    run: RunDirectory
+    resume: bool
+
+
+def parse_options(argv: Sequence[str]) -> LaunchOptions:
+    """Reads the command line; prints help and exits where asked to.
+
+    Raises:
+        UserError: anything that cannot be done, with what to do about it.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--preset")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--run-dir", type=Path)
+    parser.add_argument("--resume", nargs="?", type=Path, const=Path(), default=None)
+    try:
+        own, rest = parser.parse_known_args(list(argv))
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error} (see --help)") from None
+    if own.preset is not None and own.preset not in PRESETS:
+        raise UserError(f"--preset {own.preset}: unknown; there are {', '.join(PRESETS)}")
+    if own.resume is not None:
+        return _resume(own, rest)
+    preset = own.preset or "default"
+    config = _with_arguments(_with_file(PRESETS[preset], own.config), rest)
+    validate(config)
+    run = RunDirectory(own.run_dir or _fresh_path(config))
+    run.check_free()
+    return LaunchOptions(config, preset, run, resume=False)
+
+
+def load_config(path: Path, base: Config | None = None) -> Config:
+    """The settings of a YAML file on top of `base`; UserError with file and setting where it is wrong."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected settings such as 'env: {{stages: [1-1]}}', got {type(content).__name__}")
+    try:
+        return _parse(list(_to_arguments(content, "")), base or Config())
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def dump_config(config: Config) -> str:
+    """YAML that `load_config` reads back to the same settings."""
+    return yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Settings by dotted name, such as `env.stages`."""
+    flat: dict[str, Any] = {}
+    for name, value in dataclasses.asdict(config).items():
+        if isinstance(value, dict):
+            flat.update({f"{name}.{key}": inner for key, inner in value.items()})
+        else:
+            flat[name] = value
+    return flat
+
+
+def _resume(own: argparse.Namespace, arguments: Sequence[str]) -> LaunchOptions:
+    if own.resume != Path() and own.run_dir is not None and own.resume != own.run_dir:
+        raise UserError(f"--resume {own.resume} and --run-dir {own.run_dir} name two runs; give one")
+    path = own.resume if own.resume != Path() else own.run_dir or newest_run(RUNS)
+    run = RunDirectory(path)
+    run.check_resumable()
+    preset = run.read_metadata()["preset"]
+    if own.preset not in (None, preset):
+        raise UserError(f"--preset {own.preset} contradicts {path}, which was started with {preset}")
+    before = load_config(run.config_path)
+    config = _with_arguments(_with_file(before, own.config), arguments)
+    _refuse_contradictions(flatten(before), flatten(config), path)
+    validate(config)
+    return LaunchOptions(config, str(preset), run, resume=True)
+
+
+def _refuse_contradictions(before: dict[str, Any], after: dict[str, Any], path: Path) -> None:
+    changed = [key for key in after if after[key] != before[key] and not key.startswith(_CHANGEABLE)]
+    if changed:
+        listed = ", ".join(f"{_option(key)} (the run has {_show(before[key])})" for key in changed)
+        raise UserError(f"these settings contradict the run in {path}: {listed}; leave them out or start a new run")
+
+
+def _fresh_path(config: Config) -> Path:
+    what = "+".join(config.env.stages) if config.env.name == "mario" else config.env.name
+    stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{what}"
+    path, number = RUNS / stem, 1
+    while path.exists():
+        number += 1
+        path = RUNS / f"{stem}_{number}"
+    return path
+
+
+def _with_file(config: Config, path: Path | None) -> Config:
+    return config if path is None else load_config(path, config)
+
+
+def _with_arguments(config: Config, arguments: Sequence[str]) -> Config:
+    return _parse(arguments, config)
+
+
+def _parse(arguments: Sequence[str], default: Config) -> Config:
+    """tyro's parser, its box of advice condensed to one line."""
+    if any(argument in ("-h", "--help") for argument in arguments):
+        return tyro.cli(Config, default=default, args=list(arguments), prog="launch.py", description=_DESCRIPTION)
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(errors):
+            return tyro.cli(Config, default=default, args=list(arguments), prog="launch.py")
+    except SystemExit:
+        raise UserError(f"{_condense(errors.getvalue())} (see --help)") from None
+
+
+def _condense(box: str) -> str:
+    """The message of one of tyro's error boxes, without its frame, its title and its help text."""
+    lines = [line.strip(" │") for line in box.splitlines()]
+    rules = [i for i, line in enumerate(lines) if line and not line.strip("-─╭╮╰╯ ")] or [-1]
+    body = lines[rules[0] + 1 :]
+    message = " ".join(itertools.takewhile(lambda line: line and line.strip("-─"), body))
+    suggestions = [match[1] for line in body if (match := re.match(r"(--[a-z][\w.-]*)", line))]
+    if message.startswith("Unrecognized") and suggestions:
+        message += f"; did you mean {' or '.join(suggestions)}?"
+    return message.rstrip(".") or "the options could not be read"
+
+
+def _to_arguments(settings: dict[Any, Any], prefix: str) -> Iterator[str]:
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _to_arguments(value, f"{name}.")
+        elif isinstance(value, bool):
+            parent, _, leaf = name.rpartition(".")
+            yield _option(name if value else f"{parent}.no-{leaf}" if parent else f"no-{leaf}")
+        elif isinstance(value, list):
+            yield from (_option(name), *(str(item) for item in value))
+        else:
+            yield from (_option(name), str(value))
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _show(value: Any) -> str:
+    return " ".join(str(item) for item in value) if isinstance(value, list | tuple) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, which YAML has."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

@@ -1,0 +1,157 @@
+"""How a policy is measured: every setting that the result depends on beside the policy."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from fractions import Fraction
+
+from actors import gridworld
+from actors.cores import resolve_core
+from actors.environment import Environment, make_environment
+from common.actions import ACTION_SETS, ActionSet
+from common.config import Config, EnvConfig, EvalConfig
+from common.errors import UserError
+from common.policy import Policy
+from common.validation import WHOLE_GAME, validate
+
+_CONSOLE_FPS = 60
+_GRID_FPS = 4
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The fields of `EnvConfig` with their values resolved, and `epsilon`, `episodes` (per stage) and `seed`."""
+
+    env: EnvConfig
+    epsilon: float
+    episodes: int
+    seed: int
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that are played; "grid" for the gridworld."""
+        return (gridworld.STAGE,) if self.is_grid else self.env.stages
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether it is the gridworld."""
+        return self.env.name == "gridworld"
+
+    @property
+    def fps(self) -> Fraction:
+        """Agent steps per second of real time."""
+        return Fraction(_GRID_FPS) if self.is_grid else Fraction(_CONSOLE_FPS, self.env.frame_skip)
+
+    def make_environment(self) -> Environment:
+        """An environment to play in."""
+        env = self.env
+        return make_environment(
+            name=env.name,
+            stages=env.stages,
+            actions=env.actions,
+            core=env.core,
+            frame_skip=env.frame_skip,
+            frame_stack=env.frame_stack,
+            noop_max=env.noop_max,
+            sticky_actions=env.sticky_actions,
+            max_steps=env.max_steps,
+        )
+
+    def randomness(self) -> str:
+        """What differs from episode to episode, in words."""
+        sources = [f"a random action with probability {self.epsilon:g}"] if self.epsilon else []
+        if self.is_grid:
+            sources.append("a random start square")
+        else:
+            if self.env.noop_max:
+                sources.append(f"0 to {self.env.noop_max} raw frames without a button at the start")
+            if self.env.sticky_actions:
+                sources.append(f"sticky actions with probability {self.env.sticky_actions:g}")
+        if not sources:
+            return (
+                "none: the emulator is deterministic, so all episodes of a stage are the same one and prove nothing; "
+                "give --epsilon, --noop-max or --sticky-actions"
+            )
+        return f"{'; '.join(sources)}; seed {self.seed}"
+
+    def as_json(self) -> dict[str, object]:
+        """The protocol as the evaluation's JSON has it; what has no meaning in the gridworld is left out."""
+        env = self.env
+        played: dict[str, object] = {
+            "env": env.name,
+            "episodes": self.episodes,
+            "epsilon": self.epsilon,
+            "seed": self.seed,
+            "max_steps": env.max_steps,
+            "randomness": self.randomness(),
+        }
+        if self.is_grid:
+            return played
+        return played | {
+            "noop_max": env.noop_max,
+            "sticky_actions": env.sticky_actions,
+            "core": resolve_core(env.core),
+            "actions": env.actions,
+            "frame_skip": env.frame_skip,
+            "frame_stack": env.frame_stack,
+        }
+
+
+def resolve_protocol(
+    policy: Policy, given: Mapping[str, object], *, epsilon: float, episodes: int, seed: int
+) -> Protocol:
+    """What was given, then what the policy was trained with, then the defaults of the evaluator in a run.
+
+    Args:
+        policy: what is measured; its actions and stack stand.
+        given: fields of `EnvConfig` that the user gave.
+        epsilon: probability of a random action.
+        episodes: per stage.
+        seed: of all randomness.
+
+    Raises:
+        UserError: a setting is not possible, or does not go with the policy.
+    """
+    grid = policy.spec == gridworld.gridworld_spec()
+    if grid and (misplaced := sorted(set(given) - {"max_steps"})):
+        raise UserError(f"the policy plays the gridworld, which has no {misplaced[0]}; drop --{_dashed(misplaced[0])}")
+    trained = _trained_env(policy)
+    own = EvalConfig()
+    unlimited = grid or given.get("stages", trained.stages) == (WHOLE_GAME,)
+    chosen = {"noop_max": own.noop_max, "max_steps": None if unlimited else own.max_steps} | dict(given)
+    env = replace(
+        trained,
+        name="gridworld" if grid else "mario",
+        actions=trained.actions if grid else _action_set(policy),
+        frame_stack=policy.spec.frame_stack,
+        **chosen,  # type: ignore[arg-type]  # the command line checked each value's type
+    )
+    resolve_core(env.core)
+    validate(replace(Config(), env=env))
+    return Protocol(env, epsilon, episodes, seed)
+
+
+def _trained_env(policy: Policy) -> EnvConfig:
+    """The settings that the policy was trained with, as far as they are known."""
+    saved = policy.metadata.get("env", {})
+    try:
+        known = {field.name for field in fields(EnvConfig)}
+        settings = {name: value for name, value in dict(saved).items() if name in known}  # type: ignore[call-overload]
+        env = EnvConfig(**settings | {"stages": tuple(settings.get("stages", EnvConfig().stages))})
+        validate(replace(Config(), env=env))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the policy's sidecar has a damaged env ({error}); restore it, or remove it") from error
+    return env
+
+
+def _action_set(policy: Policy) -> ActionSet:
+    for name, action_names in ACTION_SETS.items():
+        if action_names == policy.spec.action_names:
+            return name
+    names = ", ".join(policy.spec.action_names)
+    raise UserError(
+        f"the policy's actions ({names}) are none of the sets {', '.join(ACTION_SETS)}; it cannot play here"
+    )
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")

@@ -1,0 +1,81 @@
+"""Starts a private Ray, or joins the cluster that the user means; quiet either way."""
+
+import contextlib
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import ray
+
+from common.errors import UserError
+
+
+@dataclass(frozen=True)
+class Session:
+    """The Ray that carries the run."""
+
+    address: str | None  # None: private to this run
+    nodes: int
+    cpus: int
+    gpus: int
+
+    @property
+    def description(self) -> str:
+        """Such as "3 nodes, 17 CPUs, 1 GPU"."""
+        parts = [_count(self.nodes, "node"), _count(self.cpus, "CPU")]
+        return ", ".join([*parts, _count(self.gpus, "GPU")] if self.gpus else parts)
+
+
+@contextlib.contextmanager
+def ray_session(address: str | None, *, private_cpus: int, object_store_mb: int) -> Iterator[Session]:
+    """Connects for the duration of the block.
+
+    Args:
+        address: the cluster to join, None for a private Ray (`driver.ray_address`).
+        private_cpus: logical CPUs of a private Ray.
+        object_store_mb: shared memory of a private Ray, megabytes.
+    """
+    with contextlib.ExitStack() as stack:
+        if address is None:
+            _start_private(stack, private_cpus, object_store_mb)
+        else:
+            _join(address)
+        stack.callback(ray.shutdown)
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        resources = ray.cluster_resources()
+        yield Session(address, len(nodes), int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
+
+
+def _start_private(stack: contextlib.ExitStack, cpus: int, object_store_mb: int) -> None:
+    # A folder of its own, so that nothing stays behind in /tmp/ray and two runs never meet.
+    folder = tempfile.mkdtemp(prefix="apex-mario-")
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            object_store_memory=object_store_mb * 2**20,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            _temp_dir=folder,
+        )
+    except Exception as error:
+        raise UserError(f"Ray could not be started on this machine: {_first_line(error)}") from error
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except Exception as error:
+        raise UserError(f"could not join the Ray cluster at {address}: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

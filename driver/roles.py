@@ -1,0 +1,97 @@
+"""Creates the roles' processes from the settings."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from actors.environment import environment_spec
+from actors.remote import RemoteActor, RemoteEvaluator
+from common.config import Config
+from common.seeding import role_seed
+from common.types import EnvironmentSpec
+from driver.plan import Plan
+from driver.serial import build_limiter
+from learner.remote import RemoteLearner
+from replay.remote import RemoteReplayReader, RemoteReplayWriter, start_shard
+
+
+def _process(role: type, **options: Any) -> Any:
+    """A Ray actor class, which Ray itself never restarts: the driver decides what follows a death."""
+    decorate: Any = ray.remote
+    return decorate(max_restarts=0, **options)(role)
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Makes processes; handles are Ray actor handles."""
+
+    config: Config
+    plan: Plan
+
+    @property
+    def spec(self) -> EnvironmentSpec:
+        """The environment's frames and actions."""
+        env = self.config.env
+        return environment_spec(name=env.name, actions=env.actions, frame_stack=env.frame_stack)
+
+    def shard(self, index: int, incarnation: int) -> Any:
+        """An empty replay shard with its share of the capacity."""
+        replay = self.config.replay
+        return start_shard(
+            capacity=replay.capacity // replay.shards,
+            spec=self.spec,
+            priority_exponent=replay.priority_exponent,
+            limiter=build_limiter(self.config),
+            seed=role_seed(self.config.seed, "replay", index, incarnation),
+            incarnation=incarnation,
+        )
+
+    def learner(self, shards: list[Any], state: dict[str, Any] | None, version: int) -> Any:
+        """The learner, fresh or from a checkpoint's state."""
+        config = self.config
+        reader = RemoteReplayReader(
+            shards,
+            batch_size=config.learner.batch_size,
+            beta=config.replay.importance_exponent,
+            prefetch=config.learner.prefetch,
+        )
+        on_gpu = self.plan.learner_device == "cuda"
+        process = _process(
+            RemoteLearner,
+            num_cpus=self.plan.learner_cpus,
+            num_gpus=1 if on_gpu else 0,
+            concurrency_groups={"control": 1},
+        )
+        return process.remote(
+            spec=self.spec,
+            agent=config.agent,
+            learner=config.learner,
+            seed=config.seed,
+            device=self.plan.learner_device,
+            threads=self.plan.learner_threads,
+            reader=reader,
+            state=state,
+            version=version,
+        )
+
+    def actor(self, index: int, incarnation: int, shards: list[Any], learner: Any) -> Any:
+        """Actor `index`, on any node with a free core."""
+        config = self.config
+        return _process(RemoteActor, num_cpus=1, scheduling_strategy="SPREAD").remote(
+            env=config.env,
+            agent=config.agent,
+            actors=config.actors,
+            index=index,
+            count=self.plan.actors,
+            seed=config.seed,
+            incarnation=incarnation,
+            writer=RemoteReplayWriter(shards, max_in_flight=config.actors.max_inserts_in_flight),
+            learner=learner,
+        )
+
+    def evaluator(self) -> Any:
+        """The evaluator beside training."""
+        return _process(RemoteEvaluator, num_cpus=0).remote(
+            env=self.config.env, agent=self.config.agent, evaluation=self.config.eval, seed=self.config.seed
+        )

@@ -1,0 +1,85 @@
+"""The folder of one run: what lies where, who may write into it."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+
+
+class RunDirectory:
+    """Paths within a run's folder.
+
+    config.yaml    the resolved settings; its presence makes a folder a run
+    run.json       preset and versions
+    progress.jsonl one line every few seconds
+    run.log        what the driver said
+    checkpoints/   one folder per checkpoint
+    best.pt        the best evaluated policy, with its sidecar best.json
+    events.out.*   TensorBoard
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_path = path / "config.yaml"
+        self.metadata_path = path / "run.json"
+        self.progress_path = path / "progress.jsonl"
+        self.log_path = path / "run.log"
+        self.checkpoints = path / "checkpoints"
+        self.best_policy = path / "best.pt"
+
+    @property
+    def holds_run(self) -> bool:
+        """Whether a run was started here."""
+        return self.config_path.exists()
+
+    def check_free(self) -> None:
+        """UserError where a run was started already."""
+        if self.holds_run:
+            raise UserError(
+                f"{self.path} holds a run already; add --resume to go on with it, or name another --run-dir"
+            )
+
+    def create(self, config: str, metadata: dict[str, Any]) -> None:
+        """Makes the folder and writes what identifies the run; UserError where it cannot be."""
+        self.check_free()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.metadata_path.write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
+            self.config_path.write_text(config, encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"cannot write the run directory {self.path}: {error.strerror}") from None
+
+    def check_resumable(self) -> None:
+        """UserError unless there is a run here that can be written on."""
+        if not self.path.is_dir():
+            raise UserError(f"--resume: there is no folder {self.path}")
+        if not self.holds_run or not self.metadata_path.exists():
+            raise UserError(f"--resume: {self.path} holds no run (no config.yaml and run.json in it)")
+        if not os.access(self.path, os.W_OK):
+            raise UserError(f"--resume: {self.path} cannot be written")
+
+    def read_metadata(self) -> dict[str, Any]:
+        """What `create` wrote."""
+        try:
+            metadata = json.loads(self.metadata_path.read_text(encoding="utf-8"))
+            if isinstance(metadata, dict) and isinstance(metadata.get("preset"), str):
+                return metadata
+        except (OSError, ValueError):
+            pass
+        raise UserError(f"{self.metadata_path} is damaged; start a new run, or restore the file")
+
+
+def newest_run(root: Path) -> Path:
+    """The run under `root` that was written to last; UserError if there is none."""
+    runs = [path for path in root.glob("*") if RunDirectory(path).holds_run] if root.is_dir() else []
+    if not runs:
+        raise UserError(f"--resume: there is no run under {root}/; name its folder with --resume DIR")
+    return max(runs, key=_last_written)
+
+
+def _last_written(path: Path) -> float:
+    run = RunDirectory(path)
+    newest = run.progress_path if run.progress_path.exists() else run.config_path
+    return newest.stat().st_mtime

@@ -1,0 +1,301 @@
+"""One training session from start to end: what `launch.py` does once it knows its options."""
+
+import logging
+import time
+from contextlib import AbstractContextManager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from actors.remote import ActorReport, EvaluationReport
+from common.config import Config
+from common.errors import UserError
+from common.types import ShardStats
+from driver.checkpoints import CheckpointWriter, read_newest
+from driver.counters import Counters, ShardTotals
+from driver.display import Display, Status, clock
+from driver.evaluations import BestPolicy, Score, describe, describe_briefly
+from driver.limits import Limits
+from driver.metrics import Metrics, evaluation_scalars, progress_line, window_scalars
+from driver.options import LaunchOptions, dump_config
+from driver.plan import Plan, machine_cores, make_plan
+from driver.ray_session import Session, ray_session
+from driver.roles import Roles
+from driver.run_directory import RunDirectory
+from driver.stop import StopSignals
+from driver.supervisor import Listener, RunFailedError, Supervisor
+from driver.window import Window
+from learner.checkpoint import CheckpointData, CheckpointError
+from learner.remote import LearnerReport
+from replay.memory import available_memory, bytes_per_transition, check_memory
+
+_log = logging.getLogger("apex-mario")
+
+_TICK_S = 5.0  # between lines of progress
+_REDRAW_S = 0.5
+_POLL_S = 0.25
+_STOP_TIMEOUT_S = 60.0
+
+
+def train(options: LaunchOptions, ray_address: str | None) -> int:
+    """Trains until a limit, a signal or a failure; returns the program's exit status.
+
+    Args:
+        options: what to do.
+        ray_address: the cluster to join, None for a private Ray.
+
+    Raises:
+        UserError: the run cannot be started as asked.
+    """
+    config, run = options.config, options.run
+    data, counters, best = read_newest(run) if options.resume else (None, Counters(), None)
+    limits = Limits.of(config)
+    reached = limits.reached(counters)
+    if options.resume and reached is not None:
+        raise UserError(f"the run in {run.path} is complete ({reached}); raise that limit to go on with it")
+    _check_machine(config)
+    with Display() as display, _session(config, ray_address, display) as session:
+        signals = StopSignals()
+        signals.install()
+        cpus = machine_cores() if ray_address is None else session.cpus
+        plan = make_plan(config, cpus=cpus, gpus=session.gpus)
+        if options.resume:
+            counters.sessions += 1
+        else:
+            run.create(dump_config(config), {"preset": options.preset, "version": version("apex-mario")})
+        _log_to(run.log_path)
+        training = Training(options, plan, counters, limits, best, display)
+        training.introduce(session, data)
+        return training.run(signals, data)
+
+
+def _session(config: Config, address: str | None, display: Display) -> AbstractContextManager[Session]:
+    if address is not None:
+        display.say(f"joining the Ray cluster at {address} …")
+        return ray_session(address, private_cpus=0, object_store_mb=0)
+    cores = machine_cores()
+    wanted = make_plan(config, cpus=cores, gpus=torch.cuda.device_count()).cpus
+    display.say("starting Ray …")
+    return ray_session(None, private_cpus=max(cores, wanted), object_store_mb=config.ray.object_store_mb)
+
+
+def _check_machine(config: Config) -> None:
+    """Refuses what this machine cannot hold before anything is started."""
+    spec = Roles(config, plan=make_plan(config, cpus=1, gpus=1)).spec
+    check_memory(config.replay.capacity, spec, available_memory())
+
+
+class Training:
+    """The state of one session."""
+
+    def __init__(
+        self,
+        options: LaunchOptions,
+        plan: Plan,
+        counters: Counters,
+        limits: Limits,
+        best: Score | None,
+        display: Display,
+    ) -> None:
+        self._options = options
+        self._config: Config = options.config
+        self._run_dir: RunDirectory = options.run
+        self._plan = plan
+        self._counters = counters
+        self._limits = limits
+        self._display = display
+        roles = Roles(self._config, plan)
+        self._supervisor = Supervisor(
+            roles,
+            limits,
+            counters,
+            Listener(self._actor, self._learner, self._shard, self._evaluation, self._event),
+        )
+        self._totals = ShardTotals(counters)
+        self._best = BestPolicy(self._config, roles.spec, self._run_dir, best)
+        self._checkpoints = CheckpointWriter(self._run_dir, self._config, roles.spec)
+        self._window = Window()
+        self._status = Status(replay_capacity=self._config.replay.capacity, actors=plan.actors)
+        self._started = time.monotonic()
+        self._time_before = counters.time_s
+        self._last_tick = self._started
+        self._next_evaluation = self._started + self._config.eval.interval_s
+        self._last_checkpoint = (self._started, counters.updates)
+        self._checkpoint_requested = False
+        self._checkpoint_failing = False
+        self._metrics = Metrics(self._run_dir.path, self._run_dir.progress_path)
+
+    def introduce(self, session: Session, data: CheckpointData | None) -> None:
+        """Says what was found and what will be done."""
+        config, plan, say = self._config, self._plan, self._event
+        where = "private Ray" if session.address is None else f"Ray cluster at {session.address}"
+        threads = f"{plan.learner_threads} thread{'s' if plan.learner_threads > 1 else ''}"
+        learner = "the GPU" if plan.learner_device == "cuda" else f"the CPU ({threads})"
+        say(f"{where}: {session.description}")
+        actors = f"{plan.actors} actor{'s' if plan.actors > 1 else ''}"
+        shards = f"{config.replay.shards} replay shard{'s' if config.replay.shards > 1 else ''}"
+        say(f"{actors} with {config.actors.envs_per_actor} environments each, {shards}, learner on {learner}")
+        if session.address is None and plan.cpus > machine_cores():
+            say(f"note: {plan.actors} actors and the learner share {machine_cores()} cores, as you asked")
+        if session.address is not None and plan.cpus > session.cpus:
+            say(f"note: {plan.cpus} cores are asked of a cluster that has {session.cpus}; the rest start when it grows")
+        say(f"run directory {self._run_dir.path}")
+        say(f"watch it with: tensorboard --host localhost --logdir {self._run_dir.path}")
+        if data is not None:
+            say(f"resuming from {data.path.name}: {self._counters.env_steps:,} env steps; the replay fills anew")
+        elif self._counters.sessions:
+            say("resuming a run that has no checkpoint yet: starting from its beginning")
+        each = bytes_per_transition(Roles(config, plan).spec)
+        _log.info("replay capacity %d, at most %d bytes each", config.replay.capacity, each)
+        text = "".join(f"    {line}\n" for line in dump_config(config).splitlines())
+        self._metrics.text("config", text, self._counters.env_steps)
+
+    def run(self, signals: StopSignals, data: CheckpointData | None) -> int:
+        """Runs to the end; returns the exit status."""
+        try:
+            self._supervisor.start(None if data is None else data.learner)
+            ending = self._loop(signals)
+            return self._finish(ending, interrupted=signals.received is not None)
+        except RunFailedError as failure:
+            self._event(f"launch.py: error: {failure}")
+            self._wait_for_checkpoint()
+            self._event(f"go on from the last checkpoint with: python launch.py --resume {self._run_dir.path}")
+            return 1
+        finally:
+            self._tick()
+            self._metrics.close()
+            self._checkpoints.close()
+
+    def _loop(self, signals: StopSignals) -> str:
+        next_redraw = 0.0
+        while True:
+            self._supervisor.poll(_POLL_S)
+            now = time.monotonic()
+            self._counters.time_s = self._time_before + now - self._started
+            ending = signals.received or self._limits.reached(self._counters)
+            if ending is not None:
+                return ending
+            if now - self._last_tick >= _TICK_S:
+                self._tick()
+            if now >= next_redraw:
+                next_redraw = now + _REDRAW_S
+                self._redraw()
+            if now >= self._next_evaluation and not self._supervisor.evaluating:
+                self._next_evaluation = now + self._config.eval.interval_s
+                self._supervisor.evaluate()
+            self._checkpoint_if_due(now)
+
+    def _finish(self, ending: str, *, interrupted: bool) -> int:
+        self._event(f"{ending}: stopping …" if interrupted else f"{ending}; stopping …")
+        self._supervisor.stop(_STOP_TIMEOUT_S)
+        self._supervisor.final_shard_stats(_STOP_TIMEOUT_S)
+        self._wait_for_checkpoint()
+        self._checkpoints.start(self._supervisor.learner_state(_STOP_TIMEOUT_S), self._counters, self._best.score)
+        saved = self._wait_for_checkpoint()
+        counters = self._counters
+        self._event(
+            f"{counters.env_steps:,} env steps, {counters.episodes:,} episodes, {counters.updates:,} updates "
+            f"in {clock(counters.time_s)}; samples per insert {counters.samples_per_insert():.2f}"
+        )
+        self._event(f"evaluate it with: python evaluate.py {self._run_dir.path}")
+        self._event(f"go on with it:    python launch.py --resume {self._run_dir.path}")
+        return 0 if saved else 1
+
+    def _checkpoint_if_due(self, now: float) -> None:
+        self._report_checkpoint()
+        if self._checkpoint_requested or self._checkpoints.busy:
+            return
+        settings, (last_time, last_updates) = self._config.checkpoint, self._last_checkpoint
+        due = settings.interval_s is not None and now - last_time >= settings.interval_s
+        if settings.interval_updates is not None:
+            due |= self._counters.updates - last_updates >= settings.interval_updates
+        if due and self._counters.updates > last_updates:
+            self._checkpoint_requested = True
+            self._last_checkpoint = (now, self._counters.updates)
+            self._supervisor.request_state(self._save)
+
+    def _save(self, learner: dict[str, Any]) -> None:
+        self._checkpoint_requested = False
+        self._checkpoints.start(learner, self._counters, self._best.score)
+
+    def _report_checkpoint(self) -> None:
+        self._report(self._checkpoints.finished())
+
+    def _wait_for_checkpoint(self) -> bool:
+        outcome = self._checkpoints.wait()
+        self._report(outcome)
+        return not isinstance(outcome, CheckpointError)
+
+    def _report(self, outcome: Path | CheckpointError | None) -> None:
+        if isinstance(outcome, CheckpointError):
+            self._event(f"warning: {outcome}; earlier checkpoints are whole, training goes on")
+        elif outcome is not None:
+            _log.info("checkpoint %s", outcome)
+
+    def _actor(self, report: ActorReport) -> None:
+        self._window.take_actor(report)
+        self._status.take(report.episodes)
+        self._counters.env_steps += report.env_steps
+        self._counters.episodes += len(report.episodes)
+
+    def _learner(self, report: LearnerReport) -> None:
+        self._window.take_learner(report)
+        self._counters.updates = report.total_updates
+        self._counters.samples += report.samples
+        self._counters.weight_version = report.version
+
+    def _shard(self, index: int, stats: ShardStats) -> None:
+        self._totals.take(index, stats, self._counters)
+
+    def _evaluation(self, report: EvaluationReport) -> None:
+        step = self._counters.env_steps
+        best = self._best.consider(report, self._counters)
+        self._metrics.scalars(evaluation_scalars(report.episodes), step)
+        self._metrics.scalars({"eval/seconds": report.seconds}, step)
+        if report.gif is not None:
+            self._metrics.animation("eval/episode", report.gif, report.gif_shape, step)
+        self._status.evaluation = describe_briefly(report)
+        self._event(
+            f"{clock(self._counters.time_s)}  evaluation after {step:,} env steps: {describe(report)}"
+            f"{' -> best.pt' if best else ''}"
+        )
+
+    def _event(self, message: str) -> None:
+        _log.info(message)
+        self._display.say(message)
+
+    def _tick(self) -> None:
+        """A line of progress and a point on every curve."""
+        now = time.monotonic()
+        self._counters.time_s = self._time_before + now - self._started
+        self._window.seconds = now - self._last_tick
+        self._last_tick = now
+        step = self._counters.env_steps
+        self._metrics.scalars(window_scalars(self._window, self._counters, self._totals), step)
+        self._metrics.progress(progress_line(self._window, self._counters, self._totals, self._supervisor.actors_alive))
+        self._status.env_steps_per_s = self._window.per_second(self._window.env_steps)
+        self._status.updates_per_s = self._window.per_second(self._window.updates)
+        self._status.wait_fraction = self._window.wait_fraction
+        self._window = Window()
+
+    def _redraw(self) -> None:
+        status, counters = self._status, self._counters
+        status.time_s, status.env_steps, status.updates = counters.time_s, counters.env_steps, counters.updates
+        status.episodes = counters.episodes
+        status.replay_size = self._totals.size
+        status.samples_per_insert = counters.samples_per_insert()
+        status.epsilon_low, status.epsilon_high = self._supervisor.epsilons
+        status.fraction = self._limits.fraction(counters)
+        status.actors = self._supervisor.actors_alive
+        self._display.update(status)
+
+
+def _log_to(path: Path) -> None:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    _log.setLevel(logging.INFO)

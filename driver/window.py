@@ -1,0 +1,60 @@
+"""What happened since the last line of progress: sums that are read and cleared."""
+
+import math
+from dataclasses import dataclass, field
+
+from actors.remote import ActorReport
+from common.types import Episode
+from learner.remote import LearnerReport
+
+
+@dataclass
+class Window:
+    """Figures since `clear`."""
+
+    seconds: float = 0.0
+    env_steps: int = 0
+    updates: int = 0
+    samples: int = 0
+    learner_seconds: float = 0.0
+    learner_waited_s: float = 0.0
+    actor_seconds: float = 0.0
+    actor_waited_s: float = 0.0
+    episodes: list[Episode] = field(default_factory=list)
+    _learner_sums: dict[str, float] = field(default_factory=dict)
+
+    def take_actor(self, report: ActorReport) -> None:
+        """Adds an actor's slice."""
+        self.env_steps += report.env_steps
+        self.actor_seconds += report.seconds
+        self.actor_waited_s += report.waited_s
+        self.episodes.extend(report.episodes)
+
+    def take_learner(self, report: LearnerReport) -> None:
+        """Adds a slice of the learner."""
+        self.updates += report.updates
+        self.samples += report.samples
+        self.learner_seconds += report.seconds
+        self.learner_waited_s += report.waited_s
+        if report.updates:
+            for name in ("loss", "td_error", "q_mean", "grad_norm", "policy_lag"):
+                total = self._learner_sums.get(name, 0.0) + getattr(report, name) * report.updates
+                self._learner_sums[name] = total
+
+    def learner_mean(self, name: str) -> float:
+        """Mean over the window's updates, NaN without one."""
+        return self._learner_sums[name] / self.updates if self.updates else math.nan
+
+    def per_second(self, amount: float) -> float:
+        """A rate over the window."""
+        return amount / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def wait_fraction(self) -> float:
+        """Share of the learner's time spent waiting for batches."""
+        return self.learner_waited_s / self.learner_seconds if self.learner_seconds > 0 else 0.0
+
+    @property
+    def actor_wait_fraction(self) -> float:
+        """Share of the actors' time spent waiting for the replay."""
+        return self.actor_waited_s / self.actor_seconds if self.actor_seconds > 0 else 0.0

@@ -1,0 +1,32 @@
+"""Trains Mario: `python launch.py --help`."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from common.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program; returns its exit status."""
+    from driver.options import parse_options
+    from driver.ray_address import find_address, prepare_environment
+
+    try:
+        options = parse_options(sys.argv[1:] if argv is None else argv)
+        address = find_address(options.config.ray.address)
+        prepare_environment(address)
+        # Imported only now: Ray reads its environment at import, and a mistake above is answered at once.
+        from driver.training import train
+
+        return train(options, address)
+    except BrokenPipeError:  # the reader of `launch.py --help | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except UserError as error:
+        print(f"launch.py: error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

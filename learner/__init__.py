@@ -1,0 +1,1 @@
+"""Loss, update step, checkpoints and the learner's loop."""

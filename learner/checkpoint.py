@@ -1,0 +1,237 @@
+"""Checkpoints: one folder per step, whole or not there at all, loaded without running pickled code.
+
+`step-000000012000/` holds
+
+- `policy.pt`, `policy.json`: the online network, a policy file like any other (see `common.policy`);
+- `target.pt`, `optimizer.pt`: the rest of the learner's state, plain tensors;
+- `state.json`: counters, random states, the run's configuration; whatever JSON the caller gives;
+- further files of the caller's;
+- `manifest.json`: size and SHA-256 of every other file, written last.
+
+A folder is filled under a temporary name, flushed to the disk and then renamed.
+"""
+
+import io
+import json
+import logging
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import torch
+
+from common.errors import UserError
+from common.files import sync_directory, write_synced
+from common.policy import Policy, load_policy, load_tensors, save_weights
+from common.types import EnvironmentSpec
+from learner.manifest import MANIFEST, OWN_FILES, has_all_sizes, read_json, verify, write_manifest
+
+_TEMPORARY_PREFIX = ".temporary-"
+_REPLACED_SUFFIX = ".replaced"
+_STEP_PATTERN = re.compile(r"step-(\d{12,})(\.replaced)?")
+
+_log = logging.getLogger(__name__)
+
+
+class CheckpointError(Exception):
+    """A checkpoint could not be written, for want of space or rights; the earlier ones are untouched."""
+
+
+@dataclass(frozen=True)
+class CheckpointData:
+    """A loaded checkpoint.
+
+    Attributes:
+        path: its folder.
+        step: the learner's updates.
+        policy: the online network, ready to play.
+        learner: what `Learner.load_state_dict` takes.
+        state: the caller's JSON.
+        extra: the caller's further files by name.
+    """
+
+    path: Path
+    step: int
+    policy: Policy
+    learner: dict[str, Any]
+    state: dict[str, Any]
+    extra: dict[str, Path]
+
+
+def save_checkpoint(
+    root: Path,
+    learner: Mapping[str, Any],
+    *,
+    spec: EnvironmentSpec,
+    metadata: Mapping[str, object],
+    state: Mapping[str, object],
+    extra: Mapping[str, Callable[[BinaryIO], None]] | None = None,
+) -> Path:
+    """Writes a checkpoint of the learner's step; one of the same step is replaced.
+
+    Args:
+        root: the folder of all checkpoints of a run; made if it is not there.
+        learner: what `Learner.state_dict` returned.
+        spec: the policy's frames and actions.
+        metadata: of the policy file.
+        state: anything JSON.
+        extra: further files: a name without folders, and what writes it.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        CheckpointError: the disk is full or the folder cannot be written; earlier checkpoints are as before.
+        ValueError: a name in `extra` is taken or has folders in it.
+        TypeError, ValueError: metadata or state is not JSON.
+    """
+    extra = extra or {}
+    for name in extra:
+        if not name or Path(name).name != name or name[0] == "." or name in (*OWN_FILES, MANIFEST):
+            raise ValueError(f"a checkpoint cannot hold an extra file called {name!r}")
+    step = learner["updates"]
+    final = root / f"step-{step:012d}"
+    temporary = root / f"{_TEMPORARY_PREFIX}{final.name}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(root)
+        temporary.mkdir()
+        _write_files(temporary, learner, spec, metadata, state, extra)
+        write_manifest(temporary, step)
+        _publish(temporary, final)
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {final} could not be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return final
+
+
+def load_checkpoint(path: Path) -> CheckpointData:
+    """Reads a checkpoint folder after checking every file against the manifest.
+
+    Raises:
+        UserError: the folder is no checkpoint, or a file in it is damaged; the message says which and how.
+    """
+    files, step = verify(path)
+    policy = load_policy(path / "policy.pt")
+    learner = {
+        "online": dict(policy.network.state_dict()),
+        "target": _load_dict(path / "target.pt"),
+        "optimizer": _load_dict(path / "optimizer.pt"),
+        "updates": step,
+    }
+    extra = {name: path / name for name in files if name not in OWN_FILES}
+    return CheckpointData(path, step, policy, learner, read_json(path / "state.json"), extra)
+
+
+def newest_checkpoint(root: Path) -> Path | None:
+    """The newest whole checkpoint of a run; damaged ones are passed over with a warning in the log.
+
+    Returns:
+        None where the run has no checkpoint at all.
+
+    Raises:
+        UserError: there are checkpoints, and every one is damaged: starting afresh would hide that.
+    """
+    checkpoints = _checkpoints(root)
+    for path in checkpoints:
+        try:
+            verify(path)
+        except UserError as error:
+            _log.warning("passing over a damaged checkpoint: %s", error)
+            continue
+        return path
+    if checkpoints:
+        raise UserError(f"every checkpoint in {root} is damaged: restore one from a copy, or start a new run")
+    return None
+
+
+def prune(root: Path, keep: int) -> None:
+    """Removes all checkpoints but the newest `keep` whole ones.
+
+    Raises:
+        ValueError: `keep` is less than 1.
+    """
+    if keep < 1:
+        raise ValueError(f"{keep} checkpoints cannot be kept: at least 1")
+    whole = 0
+    for path in _checkpoints(root):
+        if whole >= keep:
+            _remove(path)
+        elif has_all_sizes(path):
+            whole += 1
+
+
+def _write_files(
+    folder: Path,
+    learner: Mapping[str, Any],
+    spec: EnvironmentSpec,
+    metadata: Mapping[str, object],
+    state: Mapping[str, object],
+    extra: Mapping[str, Callable[[BinaryIO], None]],
+) -> None:
+    save_weights(folder / "policy.pt", learner["online"], spec, metadata)
+    for name in ("target", "optimizer"):
+        _write_bytes(folder / f"{name}.pt", _torch_bytes(learner[name]))
+    _write_bytes(folder / "state.json", json.dumps(state, indent=2).encode())
+    for name, write in extra.items():
+        write_synced(folder / name, write)
+
+
+def _torch_bytes(value: object) -> bytes:
+    """In memory first: torch's own file writer does not report a full disk as OSError."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    write_synced(path, lambda file: file.write(data))
+
+
+def _publish(temporary: Path, final: Path) -> None:
+    """Gives the folder its name; at every moment either it or the one that it replaces can be found."""
+    replaced = final.with_name(final.name + _REPLACED_SUFFIX)
+    if final.exists():
+        final.rename(replaced)
+    temporary.rename(final)
+    sync_directory(final.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _remove_leftovers(root: Path) -> None:
+    """What an interrupted save or removal left behind."""
+    for path in root.glob(f"{_TEMPORARY_PREFIX}*"):
+        shutil.rmtree(path)
+    for replaced in root.glob(f"step-*{_REPLACED_SUFFIX}"):
+        if replaced.with_suffix("").exists():
+            _remove(replaced)
+        else:
+            replaced.rename(replaced.with_suffix(""))
+
+
+def _remove(path: Path) -> None:
+    """Renamed first, so that an interruption leaves no half a checkpoint."""
+    doomed = path.with_name(f"{_TEMPORARY_PREFIX}{path.name}")
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _checkpoints(root: Path) -> list[Path]:
+    """The folders of all checkpoints, newest first; one that is being replaced comes after its successor."""
+    found = []
+    for path in root.glob("step-*"):
+        match = _STEP_PATTERN.fullmatch(path.name)
+        if match and path.is_dir():
+            found.append((int(match[1]), match[2] is None, path))
+    return [path for _, _, path in sorted(found, reverse=True)]
+
+
+def _load_dict(path: Path) -> dict[str, Any]:
+    value = load_tensors(path)
+    if not isinstance(value, dict):
+        raise UserError(f"checkpoint {path.parent} is damaged: {path.name} holds no state; take an earlier one")
+    return cast(dict[str, Any], value)

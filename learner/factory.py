@@ -1,0 +1,30 @@
+"""Builds a learner from its settings: the same way in a Ray process and in a serial run."""
+
+from common.config import AgentConfig, LearnerConfig
+from common.seeding import role_seed, to_int
+from common.types import EnvironmentSpec
+from learner.learner import Learner
+
+
+def build_learner(
+    *, spec: EnvironmentSpec, agent: AgentConfig, learner: LearnerConfig, seed: int, device: str
+) -> Learner:
+    """A fresh learner; its network starts as the actors' do.
+
+    Args:
+        seed: the run's seed.
+        device: as `Learner` takes it.
+    """
+    return Learner(
+        spec,
+        double=agent.double,
+        dueling=agent.dueling,
+        learning_rate=learner.learning_rate,
+        adam_epsilon=learner.adam_epsilon,
+        huber_delta=learner.huber_delta,
+        max_grad_norm=learner.max_grad_norm,
+        target_update_period=learner.target_update_period,
+        device=device,
+        precision=learner.precision,
+        seed=to_int(role_seed(seed, "network")),
+    )

@@ -1,0 +1,1 @@
+"""Frame store, sum tree, rate limiter, replay shard and the client over all shards."""

@@ -1,0 +1,9 @@
+"""Settings of the whole suite."""
+
+import os
+
+import torch
+
+# Processes that tests start inherit these: one thread each, so that they don't fight for the cores.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)

@@ -1,0 +1,162 @@
+"""An actor on the real gridworld: what it pushes is what its environments did."""
+
+import numpy as np
+import pytest
+import torch
+
+from actors.actor import Actor
+from actors.environment import environment_spec
+from actors.factory import build_actor, build_exploration
+from common.compression import decompress_frame
+from common.config import ActorsConfig, AgentConfig, EnvConfig
+from common.networks import build_network, flatten
+from common.types import Chunk, EnvironmentSpec, Weights
+
+
+class _Writer:
+    def __init__(self) -> None:
+        self.chunks: list[Chunk] = []
+
+    def push(self, chunk: Chunk) -> None:
+        self.chunks.append(chunk)
+
+
+class _Weights:
+    def __init__(self, newest: Weights | None = None) -> None:
+        self.newest = newest
+
+    def newer_than(self, version: int) -> Weights | None:
+        return self.newest if self.newest is not None and self.newest.version > version else None
+
+
+def _actor(
+    writer: _Writer,
+    weights: _Weights,
+    *,
+    actors: ActorsConfig,
+    index: int = 0,
+    incarnation: int = 0,
+    max_steps: int = 30,
+) -> Actor:
+    return build_actor(
+        env=EnvConfig(name="gridworld", max_steps=max_steps),
+        agent=AgentConfig(gamma=0.9, n_step=3, reward_scale=1.0),
+        actors=actors,
+        index=index,
+        count=2,
+        seed=5,
+        incarnation=incarnation,
+        writer=writer,
+        weights=weights,
+    )
+
+
+def _actions(writer: _Writer) -> list[int]:
+    return [int(action) for chunk in writer.chunks for action in chunk.a_tm1]
+
+
+def test_pushed_transitions_add_up_to_the_episodes_played() -> None:
+    writer = _Writer()
+    actor = _actor(writer, _Weights(), actors=ActorsConfig(envs_per_actor=3, chunk_length=7, epsilon=1.0))
+    episodes = [episode for _ in range(200) for episode in actor.step()]
+    assert len(episodes) > 5
+    lengths = sum(episode.length for episode in episodes)
+    pushed = sum(len(chunk) for chunk in writer.chunks)
+    in_the_open = 3 * (30 + 7)  # at most: what three running episodes have not pushed yet
+    assert lengths <= pushed <= lengths + in_the_open
+    assert sum(float(chunk.r_t[-1]) == 0.0 and chunk.discount_t[-1] == 0 for chunk in writer.chunks) == sum(
+        episode.clear for episode in episodes
+    )
+
+
+def test_truncated_episodes_keep_their_bootstrap() -> None:
+    writer = _Writer()
+    actor = _actor(writer, _Weights(), actors=ActorsConfig(envs_per_actor=4, chunk_length=50, epsilon=1.0), max_steps=2)
+    episodes = [episode for _ in range(100) for episode in actor.step()]
+    truncated = [episode for episode in episodes if episode.truncated]
+    assert truncated
+    assert all(not episode.clear for episode in truncated)
+    bootstrapped = [chunk for chunk in writer.chunks if chunk.discount_t[-1] > 0]
+    assert len(bootstrapped) == len(truncated)
+    assert all(chunk.discount_t[-1] == np.float32(0.9) for chunk in bootstrapped)
+
+
+def test_frames_in_chunks_are_the_environments_squares() -> None:
+    writer = _Writer()
+    actor = _actor(writer, _Weights(), actors=ActorsConfig(envs_per_actor=1, chunk_length=5, epsilon=1.0))
+    for _ in range(60):
+        actor.step()
+    frame = np.zeros(9, np.uint8)
+    for chunk in writer.chunks:
+        for start, end in zip([0, *chunk.frame_ends[:-1]], chunk.frame_ends, strict=True):
+            decompress_frame(chunk.frames[start:end], frame)
+            assert sorted(frame) == [0] * 8 + [255]
+
+
+def test_newer_weights_are_taken_and_recorded_with_their_transitions() -> None:
+    writer, weights = _Writer(), _Weights()
+    actor = _actor(writer, weights, actors=ActorsConfig(envs_per_actor=1, chunk_length=1, epsilon=1.0))
+    for _ in range(10):
+        actor.step()
+    network = build_network(_spec(), dueling=False, seed=99)
+    weights.newest = Weights(4, 400, flatten(network))
+    for _ in range(20):
+        actor.step()
+    versions = [int(version) for chunk in writer.chunks for version in chunk.weight_version]
+    assert versions == sorted(versions)
+    assert set(versions) == {0, 4}
+    assert (actor.weight_version, actor.updates) == (4, 400)
+
+
+def test_priorities_come_from_the_actors_own_q_values() -> None:
+    writer = _Writer()
+    network = build_network(_spec(), dueling=False, seed=99)
+    weights = _Weights(Weights(1, 0, flatten(network)))
+    actor = _actor(writer, weights, actors=ActorsConfig(envs_per_actor=1, chunk_length=1, epsilon=1.0))
+    for _ in range(40):
+        actor.step()
+    frame = np.zeros(9, np.uint8)
+    for chunk in writer.chunks:
+        states = []
+        for start, end in zip([0, *chunk.frame_ends[:-1]], chunk.frame_ends, strict=True):
+            decompress_frame(chunk.frames[start:end], frame)
+            states.append(frame.copy())
+        with torch.inference_mode():
+            q = network(torch.from_numpy(np.stack(states)[:, None])).numpy()
+        for j in range(len(chunk)):
+            bootstrap = q[chunk.first_state + j + chunk.steps[j]].max()
+            td = chunk.r_t[j] + chunk.discount_t[j] * bootstrap - q[chunk.first_state + j, chunk.a_tm1[j]]
+            assert chunk.priority[j] == pytest.approx(abs(td), abs=1e-5)
+
+
+def test_same_seed_plays_the_same_and_a_replacement_does_not() -> None:
+    played = []
+    for incarnation in (0, 0, 1):
+        writer = _Writer()
+        actor = _actor(writer, _Weights(), actors=ActorsConfig(envs_per_actor=2, epsilon=1.0), incarnation=incarnation)
+        for _ in range(80):
+            actor.step()
+        played.append(_actions(writer))
+    assert played[0] == played[1]
+    assert played[0] != played[2]
+
+
+def test_the_ladder_spans_all_environments_of_all_actors() -> None:
+    settings = ActorsConfig(envs_per_actor=4, epsilon=0.4, epsilon_alpha=7.0)
+    epsilons = [e for index in range(2) for e in build_exploration(settings, index=index, count=2).values(0)]
+    expected = [0.4 ** (1 + 7 * i / 7) for i in range(8)]
+    np.testing.assert_allclose(epsilons, expected)
+
+
+def test_the_schedule_decays_with_the_learners_updates() -> None:
+    settings = ActorsConfig(
+        envs_per_actor=2, exploration="schedule", epsilon_start=1.0, epsilon_final=0.1, epsilon_decay=0.5
+    )
+    exploration = build_exploration(settings, index=0, count=1)
+    assert exploration.values(0).tolist() == [1.0, 1.0]
+    assert exploration.values(2).tolist() == [0.25, 0.25]
+    assert exploration.values(100).tolist() == [0.1, 0.1]
+
+
+def _spec() -> EnvironmentSpec:
+    return environment_spec(name="gridworld")

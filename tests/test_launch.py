@@ -1,0 +1,146 @@
+"""`launch.py` for real: the emulator, Ray processes, TensorBoard files, checkpoints, signals."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from learner.checkpoint import load_checkpoint, newest_checkpoint
+from tests.launching import GRID, SMALL, all_gone, descendants, finish, progress, start, start_raw, wait_for
+
+PROGRESS_KEYS = {
+    *("time_s", "env_steps", "episodes", "updates", "samples", "replay_size", "actors_alive", "samples_per_insert"),
+    *("env_steps_per_s", "samples_per_s", "wait_fraction", "policy_lag", "restarts"),
+}
+SCALARS = [
+    *(f"actor/{name}" for name in ["env_steps_per_s", "episode_return", "episode_length", "x_pos", "clear_rate"]),
+    *(f"replay/{name}" for name in ["size", "bytes", "samples_per_insert", "stale_priority_updates"]),
+    *(f"learner/{name}" for name in ["loss", "td_error", "q_mean", "grad_norm", "updates_per_s", "samples_per_s"]),
+    *("learner/wait_fraction", "learner/policy_lag"),
+    *(f"eval/{name}/1-1" for name in ("clear_rate", "return", "x_pos")),
+]
+
+
+def test_a_run_on_the_real_emulator_leaves_metrics_checkpoint_and_best_policy_and_resumes(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    status, out, err = finish(start(run, *SMALL, "--total-env-steps", "800", "--checkpoint.interval-updates", "20"))
+    assert (status, err) == (0, "")
+    assert f"python evaluate.py {run}" in out
+
+    lines = progress(run)
+    assert set(lines[-1]) >= PROGRESS_KEYS
+    assert lines[-1]["env_steps"] >= 800
+    assert lines[-1]["updates"] > 20
+    assert lines[-1]["samples"] == lines[-1]["updates"] * 16
+    assert lines[-1]["actors_alive"] == 2
+    assert lines[-1]["samples_per_insert"] == pytest.approx(2.0, rel=0.3)
+
+    events = EventAccumulator(str(run))
+    events.Reload()
+    tags = events.Tags()
+    assert set(SCALARS) <= set(tags["scalars"])
+    assert "config/text_summary" in tags["tensors"]
+    assert "eval/episode" in tags["images"]
+    assert events.Images("eval/episode")[0].encoded_image_string.startswith(b"GIF89a")
+
+    path = newest_checkpoint(run / "checkpoints")
+    assert path is not None
+    checkpoint = load_checkpoint(path)
+    assert checkpoint.state["counters"]["env_steps"] == lines[-1]["env_steps"]
+    assert checkpoint.step == lines[-1]["updates"]
+    assert (run / "best.pt").exists()
+
+    status, out, err = finish(start_raw("--resume", str(run), "--total-env-steps", "1200"))
+    assert (status, err) == (0, "")
+    resumed = progress(run)
+    assert [line["env_steps"] for line in resumed] == sorted(line["env_steps"] for line in resumed)
+    assert resumed[-1]["env_steps"] >= 1200
+    assert resumed[-1]["updates"] > lines[-1]["updates"]
+
+    status, out, err = finish(start_raw("--resume", str(run), "--total-env-steps", "1200"))
+    assert status == 2
+    assert "complete" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_with_a_checkpoint_and_the_resume_command(number: signal.Signals, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start(run, *GRID)
+    wait_for(lambda: any(line["updates"] for line in progress(run)), process)
+    children = list(descendants(process.pid))
+    process.send_signal(number)
+    status, out, err = finish(process)
+    assert (status, err) == (0, "")
+    assert f"python launch.py --resume {run}" in out
+    path = newest_checkpoint(run / "checkpoints")
+    assert path is not None
+    assert load_checkpoint(path).state["counters"]["env_steps"] == progress(run)[-1]["env_steps"]
+    assert all_gone(children)
+
+
+def test_a_dead_actor_is_replaced_and_counted(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start(run, *GRID)
+    wait_for(lambda: any(line["actors_alive"] == 2 for line in progress(run)), process)
+    actor = next(pid for pid, title in descendants(process.pid).items() if title.startswith("ray::RemoteActor"))
+    os.kill(actor, signal.SIGKILL)
+    wait_for(lambda: progress(run)[-1]["restarts"] == 1 and progress(run)[-1]["actors_alive"] == 2, process)
+    process.send_signal(signal.SIGINT)
+    status, out, err = finish(process)
+    assert (status, err) == (0, "")
+    assert "died" in out
+    assert "takes its place" in out
+
+
+@pytest.mark.parametrize("role", ["RemoteLearner", "RemoteReplayShard"])
+def test_the_death_of_another_role_ends_the_run_with_its_cause(role: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start(run, *GRID)
+    wait_for(lambda: any(line["updates"] for line in progress(run)), process)
+    children = descendants(process.pid)
+    os.kill(next(pid for pid, title in children.items() if title.startswith(f"ray::{role}")), signal.SIGKILL)
+    status, out, err = finish(process)
+    assert status == 1
+    assert "Traceback" not in out + err
+    assert "its process is gone" in out + err
+    assert f"--resume {run}" in out + err
+    assert all_gone(list(children))
+
+
+def test_two_runs_side_by_side_are_independent(tmp_path: Path) -> None:
+    processes = [start(tmp_path / name, *GRID, "--max-updates", "60") for name in ("a", "b")]
+    for process, name in zip(processes, ("a", "b"), strict=True):
+        status, _, err = finish(process)
+        assert (status, err) == (0, "")
+        assert progress(tmp_path / name)[-1]["updates"] == 60
+
+
+@pytest.mark.parametrize("limit", ["--max-episodes", "--max-updates"])
+def test_each_limit_ends_the_run(limit: str, tmp_path: Path) -> None:
+    status, _, err = finish(start(tmp_path / "run", *GRID, limit, "30"))
+    assert (status, err) == (0, "")
+    last = progress(tmp_path / "run")[-1]
+    assert last[limit.removeprefix("--max-")] >= 30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--learner.device", "cuda"], "no GPU"),
+        (["--replay.capacity", "100000000000"], "GiB"),
+        (["--ray.address", "127.0.0.1:9"], "no Ray answers"),
+        (["--env.sages", "1-1"], "--env.stages"),
+    ],
+)
+def test_a_mistake_gets_one_line_status_2_and_no_run_directory(
+    arguments: list[str], expected: str, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    status, _, err = finish(start(run, *arguments))
+    assert status == 2
+    assert err.startswith("launch.py: error: ")
+    assert err.count("\n") == 1
+    assert expected in err
+    assert not run.exists()

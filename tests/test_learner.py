@@ -1,0 +1,233 @@
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from common.errors import UserError
+from common.networks import QNetwork, flatten, q_values
+from common.types import Batch, EnvironmentSpec
+from learner.device import resolve_device, uses_bfloat16
+from learner.learner import Learner
+from tests.random_batches import MARIO_SPEC, VECTOR_SPEC, random_batch
+
+
+def make_learner(spec: EnvironmentSpec = VECTOR_SPEC, **changes: Any) -> Learner:
+    settings: dict[str, Any] = {
+        "double": True,
+        "dueling": False,
+        "learning_rate": 1e-3,
+        "adam_epsilon": 1e-8,
+        "huber_delta": 1.0,
+        "max_grad_norm": 10.0,
+        "target_update_period": 1000,
+        "device": "cpu",
+        "precision": "float32",
+        "seed": 7,
+    }
+    return Learner(spec, **{**settings, **changes})
+
+
+def network_of(weights: dict[str, torch.Tensor]) -> QNetwork:
+    network = QNetwork(VECTOR_SPEC.state_shape, VECTOR_SPEC.num_actions)
+    network.load_state_dict(weights)
+    return network
+
+
+def train(learner: Learner, updates: int) -> None:
+    for _ in range(updates):
+        learner.update(random_batch(VECTOR_SPEC, seed=learner.updates))
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_td_error_loss_and_q_mean_are_those_of_the_formulas(double: bool) -> None:
+    learner = make_learner(double=double, learning_rate=0.05)
+    train(learner, 20)  # so that online and target network choose differently
+    state, batch = learner.state_dict(), random_batch(VECTOR_SPEC, seed=99, size=64)
+    q_tm1 = q_values(network_of(state["online"]), batch.s_tm1)
+    q_t_online = q_values(network_of(state["online"]), batch.s_t)
+    q_t_target = q_values(network_of(state["target"]), batch.s_t)
+    rows = np.arange(64)
+    chosen = (q_t_online if double else q_t_target).argmax(axis=1)
+    assert (q_t_online.argmax(axis=1) != q_t_target.argmax(axis=1)).any()
+    taken = q_tm1[rows, batch.a_tm1]
+    td_error = batch.r_t + batch.discount_t * q_t_target[rows, chosen] - taken
+    size = np.abs(td_error)
+    losses = np.where(size <= 1.0, td_error**2 / 2, size - 0.5)
+
+    result = learner.update(batch)
+
+    np.testing.assert_allclose(result.td_error, td_error, rtol=1e-4, atol=1e-5)
+    assert result.loss == pytest.approx((batch.weight * losses).mean(), rel=1e-4)
+    assert result.q_mean == pytest.approx(taken.mean(), rel=1e-4)
+
+
+def test_transitions_without_weight_teach_nothing() -> None:
+    learner = make_learner()
+    before = learner.weights()
+    batch = random_batch(VECTOR_SPEC, seed=0)
+    learner.update(batch._replace(weight=np.zeros_like(batch.weight)))
+    np.testing.assert_array_equal(learner.weights(), before)
+
+
+def test_target_network_is_copied_every_period_and_only_then() -> None:
+    learner = make_learner(target_update_period=3)
+    first = flatten(network_of(learner.state_dict()["target"]))
+    for update in range(1, 7):
+        train(learner, 1)
+        target = flatten(network_of(learner.state_dict()["target"]))
+        assert np.array_equal(target, learner.weights()) == (update % 3 == 0)
+        assert np.array_equal(target, first) == (update < 3)
+
+
+def test_gradients_are_scaled_down_to_the_largest_norm() -> None:
+    # With so large an epsilon Adam's first step is learning_rate * gradient / epsilon.
+    settings: dict[str, Any] = {"learning_rate": 100.0, "adam_epsilon": 100.0}
+    batch = random_batch(VECTOR_SPEC, seed=0)
+    for max_grad_norm in (0.01, None):
+        learner = make_learner(max_grad_norm=max_grad_norm, **settings)
+        before = learner.weights()
+        norm = learner.update(batch).grad_norm
+        assert norm > 0.1
+        step = np.linalg.norm(learner.weights() - before)
+        assert step == pytest.approx(norm if max_grad_norm is None else max_grad_norm, rel=0.02)
+
+
+def test_loss_falls_on_a_batch_that_does_not_change() -> None:
+    learner = make_learner()
+    batch = random_batch(VECTOR_SPEC, seed=3)
+    first = learner.update(batch).loss
+    losses = [learner.update(batch).loss for _ in range(300)]
+    assert losses[-1] < 0.05 * first
+    assert learner.updates == 301
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dueling", [False, True])
+def test_one_update_moves_every_layer_of_the_mario_network(precision: str, dueling: bool) -> None:
+    learner = make_learner(MARIO_SPEC, precision=precision, dueling=dueling)
+    before = learner.state_dict()["online"]
+    result = learner.update(random_batch(MARIO_SPEC, seed=0, size=8))
+    assert result.td_error.dtype == np.float32
+    for name, tensor in learner.state_dict()["online"].items():
+        assert tensor.dtype == torch.float32
+        assert tensor.is_contiguous()
+        assert not torch.equal(tensor, before[name]), name
+
+
+def test_bfloat16_gives_nearly_the_float32_result() -> None:
+    batch = random_batch(MARIO_SPEC, seed=0, size=8)
+    exact, rounded = (make_learner(MARIO_SPEC, precision=p).update(batch) for p in ("float32", "bfloat16"))
+    assert not np.array_equal(rounded.td_error, exact.td_error)
+    np.testing.assert_allclose(rounded.td_error, exact.td_error, atol=0.01)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_same_seed_and_batches_give_the_same_weights_bit_for_bit(precision: str) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        runs = []
+        for _ in range(2):
+            learner = make_learner(MARIO_SPEC, precision=precision, target_update_period=2)
+            for seed in range(4):
+                learner.update(random_batch(MARIO_SPEC, seed, size=8))
+            runs.append(learner.weights())
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_array_equal(runs[0], runs[1])
+
+
+def test_a_learner_leaves_the_global_random_state_alone() -> None:
+    before = torch.get_rng_state()
+    train(make_learner(), 2)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_restored_learner_continues_bit_for_bit() -> None:
+    whole = make_learner(target_update_period=4)
+    train(whole, 6)
+    state = whole.state_dict()
+    train(whole, 6)
+    restored = make_learner(target_update_period=4, seed=1)
+    restored.load_state_dict(state)
+    assert restored.updates == 6
+    train(restored, 6)
+    np.testing.assert_array_equal(restored.weights(), whole.weights())
+
+
+def test_state_is_a_copy_both_ways() -> None:
+    learner = make_learner()
+    train(learner, 2)
+    state = learner.state_dict()
+    moment = state["optimizer"]["state"][0]["exp_avg"].clone()
+    online = state["online"]["fc.0.weight"].clone()
+    restored = make_learner()
+    restored.load_state_dict(state)
+    train(learner, 2)
+    train(restored, 2)
+    assert torch.equal(state["optimizer"]["state"][0]["exp_avg"], moment)
+    assert torch.equal(state["online"]["fc.0.weight"], online)
+
+
+def test_weights_are_a_copy() -> None:
+    learner = make_learner()
+    before = learner.weights()
+    kept = before.copy()
+    train(learner, 1)
+    np.testing.assert_array_equal(before, kept)
+    assert not np.array_equal(learner.weights(), kept)
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_spoils_the_weights() -> None:
+    learner = make_learner()
+    train(learner, 1)
+    before = learner.weights()
+    batch = random_batch(VECTOR_SPEC, seed=0)
+    batch.r_t[3] = np.inf
+    with pytest.raises(RuntimeError, match="not finite at update 2"):
+        learner.update(batch)
+    np.testing.assert_array_equal(learner.weights(), before)
+    assert learner.updates == 1
+
+
+def test_read_only_batches_train_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    batch: Batch = random_batch(VECTOR_SPEC, seed=0)
+    for array in batch:
+        array.setflags(write=False)
+    make_learner().update(batch)
+    assert not recwarn.list
+
+
+def test_unknown_device_is_refused() -> None:
+    with pytest.raises(UserError, match='"gpu": take auto, cpu, cuda or cuda:0'):
+        resolve_device("gpu")
+
+
+def test_a_cuda_device_that_is_not_there_is_refused() -> None:
+    name = f"cuda:{torch.cuda.device_count()}"
+    with pytest.raises(UserError, match=f'"{name}" is not on this machine'):
+        make_learner(device=name)
+
+
+def test_auto_takes_cuda_only_where_there_is_one() -> None:
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or platform.system() != "Linux", reason="reads /proc/cpuinfo")
+def test_auto_precision_is_bfloat16_where_the_processor_computes_in_it() -> None:
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    assert uses_bfloat16("auto", torch.device("cpu")) == bool(flags & {"avx512_bf16", "amx_bf16"})
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_cuda_agrees_with_the_cpu(precision: str) -> None:
+    batch = random_batch(MARIO_SPEC, seed=0, size=8)
+    on_cpu, on_cuda = (make_learner(MARIO_SPEC, device=d, precision=precision) for d in ("cpu", "cuda"))
+    np.testing.assert_allclose(on_cuda.update(batch).td_error, on_cpu.update(batch).td_error, atol=0.02)
+    restored = make_learner(MARIO_SPEC, device="cuda", precision=precision)
+    restored.load_state_dict(on_cuda.state_dict())
+    np.testing.assert_array_equal(restored.weights(), on_cuda.weights())

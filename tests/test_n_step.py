@@ -1,0 +1,72 @@
+"""The table of trajectories and their transitions is the accumulator's specification."""
+
+import pytest
+
+from actors.n_step import Ending, NStepAccumulator, Window
+
+G = 0.5  # discount; powers of two keep the sums exact
+
+# name: (n, rewards, ending after the last reward, expected windows: start, steps, r_t, discount_t)
+CASES: dict[str, tuple[int, list[float], Ending | None, list[tuple[int, int, float, float]]]] = {
+    "one step, running": (1, [1, 2], None, [(0, 1, 1.0, G), (1, 1, 2.0, G)]),
+    "one step, terminated": (1, [1, 2], "terminated", [(0, 1, 1.0, G), (1, 1, 2.0, 0.0)]),
+    "one step, truncated": (1, [1, 2], "truncated", [(0, 1, 1.0, G), (1, 1, 2.0, G)]),
+    "window not full yet": (3, [1, 2], None, []),
+    "window just full": (3, [1, 2, 4], None, [(0, 3, 1 + G * 2 + G**2 * 4, G**3)]),
+    "window slides": (2, [1, 2, 4], None, [(0, 2, 1 + G * 2, G**2), (1, 2, 2 + G * 4, G**2)]),
+    "tails at termination never bootstrap": (
+        3,
+        [1, 2, 4, 8],
+        "terminated",
+        [
+            (0, 3, 1 + G * 2 + G**2 * 4, G**3),
+            (1, 3, 2 + G * 4 + G**2 * 8, 0.0),
+            (2, 2, 4 + G * 8, 0.0),
+            (3, 1, 8.0, 0.0),
+        ],
+    ),
+    "tails at truncation bootstrap by their own length": (
+        3,
+        [1, 2, 4, 8],
+        "truncated",
+        [
+            (0, 3, 1 + G * 2 + G**2 * 4, G**3),
+            (1, 3, 2 + G * 4 + G**2 * 8, G**3),
+            (2, 2, 4 + G * 8, G**2),
+            (3, 1, 8.0, G),
+        ],
+    ),
+    "episode shorter than n, terminated": (5, [1, 2], "terminated", [(0, 2, 1 + G * 2, 0.0), (1, 1, 2.0, 0.0)]),
+    "episode shorter than n, truncated": (5, [1, 2], "truncated", [(0, 2, 1 + G * 2, G**2), (1, 1, 2.0, G)]),
+    "episode of one step": (3, [7], "terminated", [(0, 1, 7.0, 0.0)]),
+}
+
+
+def _feed(accumulator: NStepAccumulator, rewards: list[float], ending: Ending | None) -> list[Window]:
+    windows = []
+    for i, reward in enumerate(rewards):
+        windows += accumulator.add(reward, ending if i == len(rewards) - 1 else None)
+    return windows
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_trajectory_gives_the_tables_transitions(name: str) -> None:
+    n, rewards, ending, expected = CASES[name]
+    assert _feed(NStepAccumulator(n, G), rewards, ending) == [Window(*window) for window in expected]
+
+
+def test_the_next_episode_starts_afresh() -> None:
+    accumulator = NStepAccumulator(3, G)
+    _feed(accumulator, [9, 9], "terminated")
+    assert _feed(accumulator, [1, 2, 4], None) == [Window(0, 3, 1 + G * 2 + G**2 * 4, G**3)]
+
+
+def test_every_step_starts_exactly_one_window() -> None:
+    windows = _feed(NStepAccumulator(5, 0.97), [1.0] * 23, "terminated")
+    assert [window.start for window in windows] == list(range(23))
+
+
+@pytest.mark.parametrize(("n", "gamma"), [(0, 0.9), (-1, 0.9), (1, -0.1), (1, 1.1)])
+def test_impossible_settings_are_refused(n: int, gamma: float) -> None:
+    with pytest.raises(ValueError, match="must"):
+        NStepAccumulator(n, gamma)

@@ -1,0 +1,150 @@
+"""Presets, YAML files and the command line; what is refused is refused in one line."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from common.config import Config
+from common.errors import UserError
+from common.presets import PRESETS
+from common.validation import validate
+from driver.options import dump_config, flatten, load_config, parse_options
+from driver.run_directory import RunDirectory
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def _start(path: Path, *arguments: str) -> Config:
+    options = parse_options(["--run-dir", str(path), *arguments])
+    options.run.create(dump_config(options.config), {"preset": options.preset})
+    return options.config
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_valid_and_survives_its_file(name: str, tmp_path: Path) -> None:
+    validate(PRESETS[name])
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(PRESETS[name]), encoding="utf-8")
+    assert load_config(path) == PRESETS[name]
+
+
+def test_command_line_beats_file_and_file_beats_preset(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("agent: {gamma: 0.9, double: false}\nreplay:\n  samples_per_insert: 2\n", encoding="utf-8")
+    config = parse_options(["--config", str(path), "--agent.gamma", "0.8", "--env.stages", "1-1", "1-2"]).config
+    assert (config.agent.gamma, config.agent.double, config.replay.samples_per_insert) == (0.8, False, 2.0)
+    assert config.env.stages == ("1-1", "1-2")
+    assert config.learner == Config().learner
+
+
+def test_documented_option_names_are_understood() -> None:
+    arguments = "--env.core nes-py --actors.count 3 --replay.shards 4 --replay.samples-per-insert 2 "
+    arguments += (
+        "--learner.batch-size 16 --preset default --total-env-steps 10 --max-episodes 2 --max-updates 3 --max-minutes 4"
+    )
+    config = parse_options(arguments.split()).config
+    assert (config.actors.count, config.replay.shards, config.learner.batch_size) == (3, 4, 16)
+    assert (config.total_env_steps, config.max_episodes, config.max_updates, config.max_minutes) == (10, 2, 3, 4.0)
+
+
+REFUSED = {
+    "unknown option": ("--env.sages 1-1", "did you mean --env.stages"),
+    "stray word": ("extra", "extra"),
+    "word for a number": ("--learner.batch-size many", "--learner.batch-size"),
+    "unknown choice": ("--env.actions fly", "--env.actions"),
+    "missing value": ("--actors.count", "--actors.count"),
+    "no actor": ("--actors.count 0", "--actors.count 0"),
+    "no such stage": ("--env.stages 9-9", "9-9"),
+    "no stage": ("--env.stages", "--env.stages"),
+    "stage twice": ("--env.stages 1-1 1-1", "twice"),
+    "game beside a stage": ("--env.stages game 1-1", "alone"),
+    "no such evaluation stage": ("--eval.stages 0-1", "--eval.stages 0-1"),
+    "gamma above one": ("--agent.gamma 1.5", "--agent.gamma 1.5"),
+    "not a number": ("--max-minutes nan", "--max-minutes nan"),
+    "negative seed": ("--seed -1", "--seed -1"),
+    "unknown device": ("--learner.device tpu", "tpu"),
+    "error buffer that deadlocks": ("--replay.error-buffer 3", "deadlock"),
+    "minimum above capacity": ("--replay.min-size 200000", "--replay.capacity"),
+    "minimum too close to capacity": ("--replay.min-size 100000", "too close"),
+    "capacity below a chunk": ("--replay.capacity 100 --replay.min-size 10", "chunk"),
+    "unknown preset": ("--preset fast", "there are default"),
+    "no such file": ("--config nowhere.yaml", "nowhere.yaml"),
+    "resume without a run": ("--resume", "no run"),
+    "resume of nothing": ("--resume nowhere", "nowhere"),
+    "two runs": ("--resume a --run-dir b", "two runs"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_options_are_refused_in_one_line_that_names_them(name: str) -> None:
+    arguments, expected = REFUSED[name]
+    with pytest.raises(UserError) as error:
+        parse_options(arguments.split())
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("env: {sages: [1-1]}", "--env.sages"),
+        ("agent: {gamma: high}", "--agent.gamma"),
+        ("agent: {gamma: [1, 2]}", "2"),
+        ("- a\n- b", "list"),
+        ("env: {stages: [1-1", "YAML"),
+        ("learner: 3", "--learner"),
+        ("learner: {batch_size: true}", "batch-size"),
+    ],
+)
+def test_bad_files_are_refused_in_one_line_with_their_name(content: str, expected: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        parse_options(["--config", str(path)])
+    assert "mine.yaml" in str(error.value)
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_with_a_run_is_refused_without_resume(tmp_path: Path) -> None:
+    _start(tmp_path / "run")
+    with pytest.raises(UserError, match="--resume"):
+        parse_options(["--run-dir", str(tmp_path / "run")])
+
+
+def test_resume_takes_the_runs_settings(tmp_path: Path) -> None:
+    before = _start(tmp_path / "run", "--agent.gamma", "0.5", "--actors.count", "3")
+    options = parse_options(["--resume", str(tmp_path / "run")])
+    assert options.config == before
+    assert options.resume
+
+
+def test_resume_without_a_folder_takes_the_newest_run() -> None:
+    _start(Path("runs/old"), "--seed", "1")
+    _start(Path("runs/new"), "--seed", "2")
+    RunDirectory(Path("runs/old")).progress_path.write_text("{}\n", encoding="utf-8")  # written to last
+    assert parse_options(["--resume"]).config.seed == 1
+
+
+def test_resume_refuses_contradictions_by_name_and_takes_what_may_change(tmp_path: Path) -> None:
+    _start(tmp_path / "run", "--agent.gamma", "0.5")
+    with pytest.raises(UserError) as error:
+        parse_options(["--resume", str(tmp_path / "run"), "--agent.gamma", "0.9", "--env.stages", "1-2"])
+    assert "--agent.gamma (the run has 0.5)" in str(error.value)
+    assert "--env.stages (the run has 1-1)" in str(error.value)
+    options = parse_options(["--resume", str(tmp_path / "run"), "--max-minutes", "5", "--actors.count", "2"])
+    assert (options.config.max_minutes, options.config.actors.count, options.config.agent.gamma) == (5.0, 2, 0.5)
+
+
+def test_flatten_names_every_setting_once() -> None:
+    flat = flatten(Config())
+    count = sum(
+        len(dataclasses.fields(getattr(Config(), f.name))) if dataclasses.is_dataclass(getattr(Config(), f.name)) else 1
+        for f in dataclasses.fields(Config)
+    )
+    assert len(flat) == count
+    assert flat["replay.samples_per_insert"] == Config().replay.samples_per_insert
