@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from rich.console import Console
@@ -83,12 +84,13 @@ def _evaluate(options: argparse.Namespace) -> None:
         epsilon=protocol.epsilon,
         seed=role_seed(protocol.seed, "evaluator", _SEED_INDEX),
     )
+    window = _open_window(envs[0], protocol) if options.watch else None
     print(f"policy: {path} ({why})")
     print(f"randomness: {protocol.randomness()}", flush=True)
-    if options.watch:
-        _watch(evaluation, envs[0], protocol)
-    else:
+    if window is None:
         _play(evaluation, protocol)
+    else:
+        _watch(evaluation, envs[0], window)
     print(table(evaluation.episodes))
     if options.json is not None:
         options.json.write_text(json.dumps(as_json(path, protocol, evaluation.episodes), indent=2) + "\n")
@@ -117,10 +119,13 @@ def _play(evaluation: Evaluation, protocol: Protocol) -> None:
         evaluation.run(lambda episode: progress.advance(task))
 
 
-def _watch(evaluation: Evaluation, env: Environment, protocol: Protocol) -> None:
-    """Plays all episodes in a window, in real time."""
+def _open_window(env: Environment, protocol: Protocol) -> Window:
     height, width = env.render().shape[:2]
-    window = Window(width=width, height=height, fps=float(protocol.fps), caption="apex-mario")
+    return Window(width=width, height=height, fps=float(protocol.fps), caption="apex-mario")
+
+
+def _watch(evaluation: Evaluation, env: Environment, window: Window) -> None:
+    """Plays all episodes in a window, in real time."""
     while not evaluation.done:
         evaluation.step()
         if not window.show(env.render()):
@@ -135,8 +140,15 @@ def _save_best(evaluation: Evaluation, env: Environment, protocol: Protocol, pat
     print(f"video: {path} ({stage}, episode {best}: the best of its {protocol.episodes})")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Answers a mistake in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="evaluate.py", description="Measures a trained policy.")
+    parser = _Parser(prog="evaluate.py", description="Measures a trained policy.")
     add = parser.add_argument
     own = EvalConfig()
     add("policy", type=Path, metavar="RUN_OR_CHECKPOINT", help="a run's folder, a checkpoint's, or a policy file (.pt)")

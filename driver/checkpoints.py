@@ -68,7 +68,12 @@ class CheckpointWriter:
 
     def _write(self, learner: dict[str, Any], state: dict[str, Any], metadata: dict[str, Any]) -> Path:
         path = save_checkpoint(self._root, learner, spec=self._spec, metadata=metadata, state=state)
-        prune(self._root, self._config.checkpoint.keep)
+        try:
+            prune(self._root, self._config.checkpoint.keep)
+        except OSError as error:
+            raise CheckpointError(
+                f"an old checkpoint in {self._root} could not be removed: {error.strerror}"
+            ) from error
         return path
 
 

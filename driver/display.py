@@ -114,7 +114,11 @@ def clock(seconds: float) -> str:
 def _render(status: Status, width: int) -> Group:
     table = Table.grid(padding=(0, 2), expand=False)
     rows = [
-        ("env steps", f"{status.env_steps:,}", f"{status.env_steps_per_s:,.0f}/s by {status.actors} actors"),
+        (
+            "env steps",
+            f"{status.env_steps:,}",
+            f"{status.env_steps_per_s:,.0f}/s by {status.actors} actor{'' if status.actors == 1 else 's'}",
+        ),
         (
             "updates",
             f"{status.updates:,}",

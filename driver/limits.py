@@ -30,7 +30,8 @@ class Limits:
         """What ended the run, in words, or None."""
         for name, value, limit in self._progress(counters):
             if value >= limit:
-                return f"{name} limit of {limit:,.0f} reached"
+                amount = f"{limit / 60:g} minutes" if name == "time" else f"{limit:,.0f} {name}"
+                return f"the limit of {amount} is reached"
         return None
 
     def fraction(self, counters: Counters) -> float:
@@ -47,9 +48,9 @@ class Limits:
 
     def _progress(self, counters: Counters) -> list[tuple[str, float, float]]:
         every = [
-            ("env step", counters.env_steps, self.env_steps),
-            ("episode", counters.episodes, self.episodes),
-            ("update", counters.updates, self.updates),
-            ("time (s)", counters.time_s, self.time_s),
+            ("env steps", counters.env_steps, self.env_steps),
+            ("episodes", counters.episodes, self.episodes),
+            ("updates", counters.updates, self.updates),
+            ("time", counters.time_s, self.time_s),
         ]
         return [(name, float(value), float(limit)) for name, value, limit in every if limit is not None]

@@ -42,8 +42,17 @@ def make_plan(config: Config, *, cpus: int, gpus: int) -> Plan:
     auto_threads = 1 if on_gpu else max(1, cpus // 4)
     threads = auto_threads if config.learner.threads == "auto" else config.learner.threads
     learner_cpus = 1 if on_gpu else min(threads, max(1, cpus - 1))
-    actors = max(1, cpus - learner_cpus) if config.actors.count == "auto" else config.actors.count
+    actors = _auto_actors(cpus, learner_cpus) if config.actors.count == "auto" else config.actors.count
     return Plan(actors, "cuda" if on_gpu else "cpu", threads, learner_cpus)
+
+
+def _auto_actors(cpus: int, learner_cpus: int) -> int:
+    """The cores that the learner leaves; on two cores both.
+
+    There one actor would leave the learner waiting for batches, while of two the rate limiter takes back what
+    the learner needs: the actors wait instead.
+    """
+    return 2 if cpus == 2 else max(1, cpus - learner_cpus)
 
 
 def error_buffer(config: Config) -> float:

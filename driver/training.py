@@ -54,7 +54,7 @@ def train(options: LaunchOptions, ray_address: str | None) -> int:
     limits = Limits.of(config)
     reached = limits.reached(counters)
     if options.resume and reached is not None:
-        raise UserError(f"the run in {run.path} is complete ({reached}); raise that limit to go on with it")
+        raise UserError(f"the run in {run.path} is complete: {reached}; raise that limit to go on with it")
     _check_machine(config)
     with Display() as display, _session(config, ray_address, display) as session:
         signals = StopSignals()
@@ -130,14 +130,16 @@ class Training:
     def introduce(self, session: Session, data: CheckpointData | None) -> None:
         """Says what was found and what will be done."""
         config, plan, say = self._config, self._plan, self._event
-        where = "private Ray" if session.address is None else f"Ray cluster at {session.address}"
         threads = f"{plan.learner_threads} thread{'s' if plan.learner_threads > 1 else ''}"
         learner = "the GPU" if plan.learner_device == "cuda" else f"the CPU ({threads})"
-        say(f"{where}: {session.description}")
+        if session.address is None:
+            say(f"private Ray on {machine_cores()} cores{' and a GPU' if session.gpus else ''}")
+        else:
+            say(f"Ray cluster at {session.address}: {session.description}")
         actors = f"{plan.actors} actor{'s' if plan.actors > 1 else ''}"
         shards = f"{config.replay.shards} replay shard{'s' if config.replay.shards > 1 else ''}"
         say(f"{actors} with {config.actors.envs_per_actor} environments each, {shards}, learner on {learner}")
-        if session.address is None and plan.cpus > machine_cores():
+        if session.address is None and config.actors.count != "auto" and plan.cpus > machine_cores():
             say(f"note: {plan.actors} actors and the learner share {machine_cores()} cores, as you asked")
         if session.address is not None and plan.cpus > session.cpus:
             say(f"note: {plan.cpus} cores are asked of a cluster that has {session.cpus}; the rest start when it grows")
@@ -157,7 +159,7 @@ class Training:
         try:
             self._supervisor.start(None if data is None else data.learner)
             ending = self._loop(signals)
-            return self._finish(ending, interrupted=signals.received is not None)
+            return self._finish(ending)
         except RunFailedError as failure:
             self._event(f"launch.py: error: {failure}")
             self._wait_for_checkpoint()
@@ -165,6 +167,7 @@ class Training:
             return 1
         finally:
             self._tick()
+            self._redraw()
             self._metrics.close()
             self._checkpoints.close()
 
@@ -187,8 +190,8 @@ class Training:
                 self._supervisor.evaluate()
             self._checkpoint_if_due(now)
 
-    def _finish(self, ending: str, *, interrupted: bool) -> int:
-        self._event(f"{ending}: stopping …" if interrupted else f"{ending}; stopping …")
+    def _finish(self, ending: str) -> int:
+        self._event(f"{ending}: stopping …")
         self._supervisor.stop(_STOP_TIMEOUT_S)
         self._supervisor.final_shard_stats(_STOP_TIMEOUT_S)
         self._wait_for_checkpoint()

@@ -83,6 +83,19 @@ def test_results_do_not_depend_on_how_many_environments_share_the_work() -> None
     assert len({episode.x_pos for episode in results[0]["1-1"]}) > 1
 
 
+@pytest.mark.parametrize("num_envs", [1, 3, 10])
+def test_every_forward_pass_has_the_same_number_of_rows(num_envs: int) -> None:
+    """The last bits of a matrix product depend on it, and an argmax can hang on them."""
+    shapes = set()
+
+    def policy(states: NDArray[np.uint8]) -> NDArray[np.float32]:
+        shapes.add(states.shape)
+        return to_the_end(states)
+
+    evaluate_grid(policy, num_envs)
+    assert shapes == {(8, 1, 9)}
+
+
 def test_a_stages_episodes_do_not_depend_on_the_other_stages() -> None:
     env = make_environment(max_steps=10)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -20,6 +20,7 @@ def read(store: FrameStore, serial: int, sequence: int, later: int) -> NDArray[n
     return out
 
 
+@settings(deadline=None)
 @given(length=st.integers(1, 40), chunk_length=st.integers(1, 17), n_step=st.integers(1, 6), offset=st.integers(0, 999))
 def test_every_state_of_an_episode_round_trips(length: int, chunk_length: int, n_step: int, offset: int) -> None:
     frames = random_frames(SPEC, length + 1, seed=length)

@@ -11,7 +11,7 @@ from driver.window import Window
 from learner.remote import LearnerReport
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
-BANDS = re.compile(r"/eps_\w+\.?\w*$")
+BANDS = re.compile(r"/eps_[\w.]+$")
 EPISODE = Episode(
     stage="1-1",
     episode_return=100.0,

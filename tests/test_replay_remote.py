@@ -42,7 +42,7 @@ def local_ray() -> Iterator[None]:
 
 def objects_in_store() -> int:
     address = ray.get_runtime_context().gcs_address
-    summary: str = memory_summary(address, stats_only=True)  # type: ignore[no-untyped-call]
+    summary: str = memory_summary(address, stats_only=True)
     return int(summary.split(" objects")[0].split()[-1])
 
 
@@ -156,7 +156,7 @@ def test_ping_answers_while_the_shard_is_busy(make_shard: MakeShard) -> None:
 def test_a_shard_reserves_no_cpu_and_is_named_in_ps(make_shard: MakeShard) -> None:
     shards = [make_shard() for _ in range(3)]
     assert len(shards) == 3
-    available: Any = ray.available_resources()  # type: ignore[no-untyped-call]
+    available: Any = ray.available_resources()
     assert available["CPU"] == 2
     commands = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
@@ -311,18 +311,21 @@ def test_nothing_drawn_is_thrown_away_when_shards_refuse(make_shard: MakeShard) 
 def test_a_refusing_shard_is_left_to_the_others_and_asked_again(make_shard: MakeShard) -> None:
     shards = [make_shard(), make_shard(RateLimiter(1.0, 100, 1e6, 10, 1000))]
     fill(shards, 2)
-    reader = RemoteReplayReader(shards, 16, beta=0.4, prefetch=2)
+    reader = RemoteReplayReader(shards, 16, beta=0.4, prefetch=3)
     for _ in range(5):
-        batch = next_batch(reader)
-        assert (batch.shard == 0).all()
+        assert (next_batch(reader).shard == 0).all()
         time.sleep(0.02)
     fill(shards[1:], 8)
-    time.sleep(0.05)
 
-    def both() -> bool:
+    def equal_shares() -> bool:
         return bool((np.bincount(next_batch(reader).shard, minlength=2) == 8).all())
 
-    assert eventually(both)
+    assert eventually(equal_shares)
+    for _ in range(3):  # batches that were on their way
+        next_batch(reader)
+    for _ in range(5):
+        time.sleep(0.1)
+        assert all(equal_shares() for _ in range(3))  # without a pause: several requests at once
 
 
 def test_waiting_for_samples_has_a_limit_and_is_counted(make_shard: MakeShard) -> None:
@@ -361,6 +364,25 @@ def test_a_dead_shard_is_left_out_until_it_is_replaced(make_shard: MakeShard) ->
         batch = next_batch(reader)
     assert np.bincount(batch.shard).tolist() == [8, 8]
     assert set(batch.ids[batch.shard == 1] >> SEQUENCE_BITS) == {1}
+
+
+def test_a_shard_that_was_away_is_used_again_after_set_shards() -> None:
+    shard: Any = ray.remote(RefusingShard).options(num_cpus=0, max_restarts=1).remote()
+    ray.get(shard.calls.remote())
+    reader = RemoteReplayReader([shard], 16, beta=0.4, prefetch=1)
+    ray.kill(shard, no_restart=False)
+    assert eventually(lambda: reader.next_batch(0.1) is None and not reader._requests)  # its death was noticed
+
+    def requests_seen() -> int:
+        calls: Any = ray.get(shard.calls.remote(), timeout=20)
+        return int(calls["sample"])
+
+    before = requests_seen()
+    reader.next_batch(0.2)
+    assert requests_seen() == before
+    reader.set_shards([shard])
+    assert eventually(lambda: reader.next_batch(0.1) is None and requests_seen() > before)
+    ray.kill(shard)
 
 
 def test_priorities_arrive_and_calls_in_flight_are_bounded(make_shard: MakeShard) -> None:

@@ -123,7 +123,7 @@ def test_eviction_is_first_in_first_out_by_whole_chunks() -> None:
     assert set(sample.ids.tolist()) == set(range(80, 160))
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 12), min_size=1, max_size=60),
     capacity=st.integers(12, 40),

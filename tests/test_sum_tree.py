@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -26,6 +26,7 @@ def updates(draw: st.DrawFn) -> tuple[int, list[list[tuple[int, float]]]]:
     return capacity, draw(st.lists(st.lists(pair, max_size=20), min_size=1, max_size=8))
 
 
+@settings(deadline=None)
 @given(updates())
 def test_agrees_with_running_sums_after_every_update(case: tuple[int, list[list[tuple[int, float]]]]) -> None:
     capacity, batches = case
@@ -43,6 +44,7 @@ def test_agrees_with_running_sums_after_every_update(case: tuple[int, list[list[
             np.testing.assert_array_equal(tree.sample(u), naive_sample(naive, u))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.one_of(st.just(0.0), st.floats(1e-12, 1e12)), min_size=1, max_size=100),
     st.lists(st.floats(0, 1), min_size=1, max_size=50),

@@ -1,0 +1,73 @@
+"""What a user reads while a run goes on."""
+
+import io
+
+from rich.console import Console
+
+from common.types import Episode
+from driver.display import Display, Status, clock, plain_line
+
+
+def _episode(x: int, *, clear: bool = False) -> Episode:
+    return Episode("1-1", 100.0, 50, x, 300, clear, int(clear), False, 0.1)
+
+
+def _status() -> Status:
+    status = Status(
+        time_s=90.0,
+        env_steps=12_345,
+        env_steps_per_s=150.0,
+        updates=678,
+        updates_per_s=20.5,
+        replay_size=2_500,
+        replay_capacity=10_000,
+        samples_per_insert=7.98,
+        epsilon_low=0.0007,
+        epsilon_high=0.4,
+        actors=2,
+        fraction=0.25,
+        evaluation="3/10 clear, x 1,234",
+    )
+    status.take([_episode(700), _episode(900, clear=True)])
+    return status
+
+
+def test_the_plain_line_tells_every_figure() -> None:
+    line = plain_line(_status())
+    for part in ("1:30", "12,345", "150/s", "678", "20.5/s", "25%", "7.98", "0.0007…0.40", "800", "50%", "3/10 clear"):
+        assert part in line
+    assert line.endswith("ETA 4:30")
+
+
+def test_a_pipe_gets_plain_lines_seldom_and_every_message() -> None:
+    out = io.StringIO()
+    with Display(Console(file=out, width=300)) as display:
+        for _ in range(20):
+            display.update(_status())
+        display.say("something happened")
+    assert out.getvalue().count("12,345") == 1
+    assert "something happened" in out.getvalue()
+    assert "\x1b" not in out.getvalue()
+
+
+def test_a_terminal_gets_the_live_display() -> None:
+    out = io.StringIO()
+    with Display(Console(file=out, width=100, force_terminal=True, color_system=None)) as display:
+        display.update(_status())
+    for part in ("12,345", "7.98", "0.0007…0.40", "700 900", "3/10 clear", "ETA 4:30"):
+        assert part in out.getvalue()
+
+
+def test_clock() -> None:
+    assert [clock(s) for s in (0, 59.9, 60, 3_599, 3_600, 36_061)] == [
+        "0:00",
+        "0:59",
+        "1:00",
+        "59:59",
+        "1:00:00",
+        "10:01:01",
+    ]
+
+
+def test_no_figures_yet_is_no_error() -> None:
+    assert "ETA -" in plain_line(Status())

@@ -1,0 +1,40 @@
+"""How many processes are started on which machine."""
+
+from dataclasses import replace
+
+import pytest
+
+from common.config import ActorsConfig, Config, LearnerConfig
+from common.errors import UserError
+from driver.plan import make_plan
+
+CONFIG = Config()
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "actors", "device", "threads"),
+    [
+        (1, 0, 1, "cpu", 1),
+        (2, 0, 2, "cpu", 1),
+        (4, 0, 3, "cpu", 1),
+        (16, 0, 12, "cpu", 4),
+        (16, 1, 15, "cuda", 1),
+    ],
+)
+def test_auto_fills_the_cores_that_the_learner_leaves(
+    cpus: int, gpus: int, actors: int, device: str, threads: int
+) -> None:
+    plan = make_plan(CONFIG, cpus=cpus, gpus=gpus)
+    assert (plan.actors, plan.learner_device, plan.learner_threads) == (actors, device, threads)
+
+
+def test_an_explicit_count_is_honoured_over_the_cores() -> None:
+    plan = make_plan(replace(CONFIG, actors=ActorsConfig(count=50)), cpus=2, gpus=0)
+    assert plan.actors == 50
+    assert plan.cpus == 51
+
+
+def test_cuda_is_refused_where_there_is_none_and_left_alone_when_the_cpu_is_asked_for() -> None:
+    with pytest.raises(UserError, match="no GPU"):
+        make_plan(replace(CONFIG, learner=LearnerConfig(device="cuda")), cpus=4, gpus=0)
+    assert make_plan(replace(CONFIG, learner=LearnerConfig(device="cpu")), cpus=4, gpus=1).learner_device == "cpu"

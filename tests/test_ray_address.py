@@ -1,0 +1,74 @@
+"""Which Ray a run takes: named, from the environment, from `ray start`, or its own."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.errors import UserError
+from driver.ray_address import find_address, prepare_environment
+
+
+@pytest.fixture(autouse=True)
+def _no_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+
+
+@pytest.fixture
+def listening() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def _write_address_file(folder: Path, address: str) -> None:
+    (folder / "ray").mkdir()
+    (folder / "ray" / "ray_current_cluster").write_text(address, encoding="utf-8")
+
+
+def test_without_any_address_the_run_has_its_own_ray() -> None:
+    assert find_address(None) is None
+
+
+def test_the_option_beats_the_environment_and_that_the_address_file(
+    listening: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write_address_file(tmp_path, listening)
+    assert find_address(None) == listening
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert find_address(None) is None
+    assert find_address(listening) == listening
+
+
+def test_a_stale_address_file_is_one_clear_line(tmp_path: Path) -> None:
+    _write_address_file(tmp_path, "127.0.0.1:9")
+    with pytest.raises(UserError, match=r"if that cluster is gone, remove .*ray_current_cluster"):
+        find_address(None)
+    assert find_address("local") is None
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [("127.0.0.1:9", "no Ray answers"), ("nonsense", "HOST:PORT"), ("auto", "any Ray"), ("host:port", "HOST:PORT")],
+)
+def test_a_bad_address_is_refused_with_its_source(address: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=expected) as error:
+        find_address(address)
+    assert "--ray.address" in str(error.value)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UserError, match="RAY_ADDRESS"):
+        find_address(None)
+
+
+def test_each_private_ray_has_a_secret_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
+        monkeypatch.setenv(name, "")  # so that it is restored afterwards
+    secrets = []
+    for _ in range(2):
+        prepare_environment(None)
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+        secrets.append(os.environ["RAY_AUTH_TOKEN"])
+    assert secrets[0] != secrets[1]
+    assert len(secrets[0]) == 64
