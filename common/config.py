@@ -190,3 +190,5 @@ class Config:
     """End after so many learner updates."""
     max_minutes: float | None = None
     """End after so many minutes; 30 if no limit at all is given."""
+    print_episodes: bool = False
+    """Print a line with the total reward of each training episode."""

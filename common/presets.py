@@ -1,7 +1,73 @@
 """Named starting points; a YAML file and command-line options change them further."""
 
-from common.config import Config
+from dataclasses import replace
+
+from common.config import (
+    ActorsConfig,
+    AgentConfig,
+    CheckpointConfig,
+    Config,
+    EnvConfig,
+    EvalConfig,
+    LearnerConfig,
+    ReplayConfig,
+)
+
+# What both tutorials share. One actor with one environment, one shard, chunks of one transition and new weights
+# after every update: with 32 samples per insert and batches of 32, the tightest rate limiter that cannot
+# deadlock makes actor and learner take turns, one update per step, as the tutorials' loops do.
+_TUTORIAL_ACTOR = ActorsConfig(
+    count=1,
+    envs_per_actor=1,
+    exploration="schedule",
+    chunk_length=1,
+    max_inserts_in_flight=1,
+    weights_poll_s=0.0,
+)
+_TUTORIAL_AGENT = AgentConfig(gamma=0.9, n_step=1, double=True, dueling=False, reward_scale=1.0)
+_TUTORIAL_LEARNER = LearnerConfig(
+    batch_size=32,
+    learning_rate=2.5e-4,
+    huber_delta=1.0,
+    max_grad_norm=None,
+    # Updates; as there is one per step, also steps. The article does not give its period: this is the notebook's.
+    target_update_period=5_000,
+    broadcast_period=1,
+    precision="float32",
+    prefetch=1,
+)
+_TUTORIAL_REPLAY = ReplayConfig(
+    shards=1,
+    priority_exponent=0.0,
+    importance_exponent=0.0,
+    min_size=32,
+    samples_per_insert=32.0,
+    error_buffer=32.0,
+)
 
 PRESETS: dict[str, Config] = {
     "default": Config(),
+    # The notebook "Solving Super Mario SNES using DQN" (which is about the NES game).
+    "notebook": Config(
+        env=EnvConfig(actions="simple", noop_max=0),
+        agent=_TUTORIAL_AGENT,
+        actors=replace(_TUTORIAL_ACTOR, epsilon_start=1.0, epsilon_final=0.02, epsilon_decay=0.9999),
+        replay=replace(_TUTORIAL_REPLAY, capacity=20_000),
+        learner=_TUTORIAL_LEARNER,
+        eval=EvalConfig(stages=("1-3",), epsilon=0.05, noop_max=0, interval_s=600.0),
+        checkpoint=CheckpointConfig(interval_s=None, interval_updates=10_000),
+        seed=42,
+        max_episodes=10_000,
+    ),
+    # The article on double deep Q-learning; `--agent.no-double` is what its code computes.
+    "article": Config(
+        env=EnvConfig(actions="right_only", noop_max=0),
+        agent=_TUTORIAL_AGENT,
+        actors=replace(_TUTORIAL_ACTOR, epsilon_start=0.02, epsilon_final=0.02, epsilon_decay=0.99),
+        replay=replace(_TUTORIAL_REPLAY, capacity=30_000),
+        learner=_TUTORIAL_LEARNER,
+        eval=EvalConfig(epsilon=0.02, noop_max=0, interval_s=600.0),
+        max_episodes=10_000,
+        print_episodes=True,
+    ),
 }

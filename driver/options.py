@@ -25,7 +25,7 @@ RUNS = Path("runs")
 
 # What may differ between a run and its continuation: its end, its surroundings, how it is watched.
 _CHANGEABLE = (
-    *("eval.", "checkpoint.", "ray.", "total_env_steps", "max_", "actors.count"),
+    *("eval.", "checkpoint.", "ray.", "total_env_steps", "max_", "print_", "actors.count"),
     *("learner.device", "learner.precision", "learner.threads", "learner.prefetch"),
 )
 

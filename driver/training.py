@@ -241,7 +241,10 @@ class Training:
         self._window.take_actor(report)
         self._status.take(report.episodes)
         self._counters.env_steps += report.env_steps
-        self._counters.episodes += len(report.episodes)
+        for episode in report.episodes:
+            self._counters.episodes += 1
+            if self._config.print_episodes:
+                self._event(f"total reward after episode {self._counters.episodes} is {episode.episode_return:g}")
 
     def _learner(self, report: LearnerReport) -> None:
         self._window.take_learner(report)
