@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import ray
 from ray._private.internal_api import memory_summary
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 
 from common.types import Batch, Chunk, EnvironmentSpec, ShardSample, ShardStats
 from replay.rate_limiter import RateLimiter
@@ -103,6 +103,20 @@ def eventually(condition: Callable[[], bool], timeout_s: float = 10) -> bool:
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
     return condition()
+
+
+def answers(shard: Any) -> bool:
+    try:
+        ray.get(shard.ping.remote(), timeout=10)
+    except RayActorError:
+        return False
+    return True
+
+
+def kill(shard: ShardHandle) -> None:
+    """Returns when the shard is really dead."""
+    ray.kill(shard)
+    assert eventually(lambda: not answers(shard))
 
 
 def tight_limiter() -> RateLimiter:
@@ -215,6 +229,9 @@ class RefusingShard:
     def sample(self, n: int) -> None:
         self._calls["sample"] += 1
 
+    def ping(self) -> None:
+        pass
+
     def calls(self) -> Counter[str]:
         return self._calls
 
@@ -241,13 +258,13 @@ def test_a_refused_chunk_is_not_sent_again_before_a_shard_has_room(refusing_shar
 def test_a_dead_shards_chunks_go_to_the_next_one(make_shard: MakeShard) -> None:
     shards = [make_shard(), make_shard()]
     writer = RemoteReplayWriter(shards, max_in_flight=4)
-    ray.kill(shards[0])
+    kill(shards[0])
     for _ in range(4):
         writer.push(plain_chunk(SPEC, 10))
         assert writer.wait_ready(10)
     assert writer.flush(10)
     assert stats(shards[1]).size == 40
-    ray.kill(shards[1])
+    kill(shards[1])
     writer.push(plain_chunk(SPEC, 10))
     assert not writer.flush(0.5)
     replacement = make_shard(incarnation=1)
@@ -349,7 +366,7 @@ def test_a_dead_shard_is_left_out_until_it_is_replaced(make_shard: MakeShard) ->
     reader = RemoteReplayReader(shards, 16, beta=0.4, prefetch=2)
     old = next_batch(reader)
     assert set(old.shard) == {0, 1}
-    ray.kill(shards[1])
+    kill(shards[1])
     for _ in range(6):
         batch = next_batch(reader)
     assert (batch.shard == 0).all()
@@ -372,6 +389,7 @@ def test_a_shard_that_was_away_is_used_again_after_set_shards() -> None:
     reader = RemoteReplayReader([shard], 16, beta=0.4, prefetch=1)
     ray.kill(shard, no_restart=False)
     assert eventually(lambda: reader.next_batch(0.1) is None and not reader._requests)  # its death was noticed
+    assert eventually(lambda: answers(shard), 30)
 
     def requests_seen() -> int:
         calls: Any = ray.get(shard.calls.remote(), timeout=20)
