@@ -10,12 +10,12 @@ one is redone: start the same command again after Ctrl-C.
 *Budget.* Both methods get the same env steps and, by the rate limiter, the same updates; the minutes are only an upper
 bound. Double DQN needs one more forward pass per update, so that at equal minutes DQN would train on more.
 
-*Preset.* `default`, not `article`. The article's loop is one environment and 32 samples per step. At the some dozens of
-env steps per second that this leaves a processor without a GPU, a quarter of an hour is a few hundred episodes, in which
-neither method learns more than to run to the right. The default preset plays several times as many steps with 8 samples
-each, and what is asked, whether the online network should choose the action that the target network values, is one
-option in it as well. Its five-step returns make the bootstrap's weight, and thereby the bias, smaller than the
-article's one-step ones; `-- --agent.n-step 1` measures it with these.
+*Preset.* `default`, not `article`. The article's loop is one environment and 32 samples per step. At the few dozen env
+steps per second that this leaves a processor without a GPU, a quarter of an hour is a few hundred episodes, in which
+neither method learns more than to run to the right. The default preset plays several times as many steps, with 8
+samples each, and what is asked is one option in it as well: whether the online network chooses the action that the
+target network values. Its five-step returns give the bootstrap, and thereby its bias, less weight than the article's
+one-step ones do; `-- --agent.n-step 1` compares with those.
 """
 
 import argparse
@@ -29,12 +29,14 @@ from typing import Any
 
 import torch
 
-from benchmarks import dqn_figures, dqn_results, dqn_runs
+from actors.evaluation import PolicyFn
+from benchmarks import dqn_figures, dqn_runs
 from benchmarks.dqn_curves import read_curve, thin
 from benchmarks.dqn_results import RunResult, load_record, load_results, markdown_table, save_result, summarise
 from benchmarks.dqn_runs import RunPlan, TrainingFailedError, Work, make_plans, open_run, read_state, work_left
 from benchmarks.machine import describe_commit, describe_machine
 from benchmarks.overestimation import MeasuredEpisode, play_episode
+from common.config import AgentConfig
 from common.errors import UserError
 from common.files import write_atomically
 from common.presets import PRESETS
@@ -42,7 +44,7 @@ from common.seeding import role_seed
 from driver.options import flatten
 from driver.protocol import Protocol, resolve_protocol
 
-_ENV_STEPS = 100_000
+_ENV_STEPS = 80_000
 _MINUTES = 15.0
 _CURVE_ROWS = 300
 # 0 is the evaluator inside a run, 1 is evaluate.py: these episodes are neither's.
@@ -51,8 +53,7 @@ _SEED_INDEX = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 1 after a run that failed, 2 after a mistake of the user's, 130 when interrupted."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    own, extra = _split(arguments)
+    own, extra = _split(list(sys.argv[1:] if argv is None else argv))
     options = _parser().parse_args(own)
     try:
         _compare(options, extra)
@@ -69,11 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _compare(options: argparse.Namespace, extra: list[str]) -> None:
+    if not options.plot_only:
+        signal.signal(signal.SIGTERM, _interrupt)
+        _run_all(options, extra)
+    _report(options.out)
+
+
+def _run_all(options: argparse.Namespace, extra: list[str]) -> None:
     data = options.out / "data"
-    if options.plot_only:
-        _report(options.out)
-        return
-    signal.signal(signal.SIGTERM, _interrupt)
     evaluation = {"episodes": options.episodes, "epsilon": options.epsilon, "seed": options.evaluation_seed}
     plans = make_plans(
         options.seeds,
@@ -91,7 +95,6 @@ def _compare(options: argparse.Namespace, extra: list[str]) -> None:
             dqn_runs.train(plan)
         if work != "nothing":
             save_result(data, _measure(plan, evaluation))
-    _report(options.out)
 
 
 _WORK_TEXT: dict[Work, str] = {
@@ -111,7 +114,7 @@ def _work_left(plan: RunPlan, evaluation: dict[str, Any], data: Path) -> Work:
 def _measure(plan: RunPlan, evaluation: dict[str, Any]) -> RunResult:
     """Evaluates a finished run's final policy and reads its curves."""
     run = open_run(plan)
-    counters, agent = run.counters, run.config.agent
+    counters = run.counters
     protocol = resolve_protocol(run.checkpoint.policy, {}, **evaluation)
     record = {
         "method": plan.method,
@@ -129,13 +132,21 @@ def _measure(plan: RunPlan, evaluation: dict[str, Any]) -> RunResult:
         "machine": describe_machine(),
         "settings": flatten(run.config),
     }
+    episodes = _play(run.checkpoint.policy.q_values, protocol, run.config.agent)
+    return RunResult(record, thin(read_curve(plan.folder), _CURVE_ROWS), episodes)
+
+
+def _play(policy: PolicyFn, protocol: Protocol, agent: AgentConfig) -> list[MeasuredEpisode]:
+    """The evaluation; every run is given the same starts and the same draws."""
     torch.set_num_threads(1)  # the last bits of Q-values depend on the number of threads
     env = protocol.make_environment()
+    stages = [stage for stage in protocol.stages for _ in range(protocol.episodes)]
+    seeds = role_seed(protocol.seed, "evaluator", _SEED_INDEX).spawn(len(stages))
     episodes: list[MeasuredEpisode] = []
-    for stage, number, seed in _episode_seeds(protocol):
+    for stage, seed in zip(stages, seeds, strict=True):
         episode = play_episode(
             env,
-            run.checkpoint.policy,
+            policy,
             stage=stage,
             epsilon=protocol.epsilon,
             reward_scale=agent.reward_scale,
@@ -143,16 +154,10 @@ def _measure(plan: RunPlan, evaluation: dict[str, Any]) -> RunResult:
             seed=seed,
         )
         episodes.append(episode)
-        print(f"  {stage} episode {number}: x {episode.x_pos}{', clear' if episode.clear else ''}", flush=True)
+        outcome = "clear" if episode.clear else f"x {episode.x_pos}"
+        print(f"  evaluation {len(episodes)}/{len(stages)}: {stage}, {outcome}", flush=True)
     env.close()
-    return RunResult(record, thin(read_curve(plan.folder), _CURVE_ROWS), episodes)
-
-
-def _episode_seeds(protocol: Protocol) -> list[tuple[str, int, Any]]:
-    """(stage, number, seed) of each episode; the same for every run."""
-    wanted = [(stage, number) for stage in protocol.stages for number in range(1, protocol.episodes + 1)]
-    seeds = role_seed(protocol.seed, "evaluator", _SEED_INDEX).spawn(len(wanted))
-    return [(stage, number, seed) for (stage, number), seed in zip(wanted, seeds, strict=True)]
+    return episodes
 
 
 def _report(out: Path) -> None:
@@ -194,7 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "evaluation episodes per run and stage; default: 20"
     add("--episodes", type=_at_least_one, default=20, metavar="N", help=text)
     text = "probability of a random action in the evaluation; default: 0.01"
-    add("--epsilon", type=float, default=0.01, metavar="P", help=text)
+    add("--epsilon", type=_probability, default=0.01, metavar="P", help=text)
     add("--evaluation-seed", type=int, default=0, metavar="N", help="seed of the evaluation episodes; default: 0")
     default = Path("docs/results/dqn-vs-double")
     add("--out", type=Path, default=default, metavar="DIR", help=f"folder of the results; default: {default}")
@@ -208,6 +213,13 @@ def _at_least_one(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def _probability(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return number
 
 

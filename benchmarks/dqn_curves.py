@@ -13,12 +13,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from common.errors import UserError
 
 COLUMNS: Final[dict[str, str]] = {
-    "episode_return": "actor/episode_return/eps_below_0.01",
-    "clear_rate": "actor/clear_rate/eps_below_0.01",
+    "episode_return": "actor/episode_return",
+    "clear_rate": "actor/clear_rate",
     "q_mean": "learner/q_mean",
 }
-"""A curve's column and the metric that it comes from. Of the training episodes only the nearly greedy ones count:
-those of the environments that explore with a probability below 0.01."""
+"""A curve's column and the metric that it comes from. Of the training episodes only those count that explored the
+least: with a probability below 0.01 on the ladder of the default preset."""
+
+_BANDS: Final = ("/eps_below_0.01", "/eps_0.01_to_0.1", "/eps_above_0.1", "")
 
 _STEPS = "env_steps"
 Array = NDArray[np.float64]
@@ -50,10 +52,10 @@ def read_curve(run: Path) -> Curve:
     events = EventAccumulator(str(run), size_guidance={"scalars": 0})  # 0: all of them
     events.Reload()
     known = events.Tags()["scalars"]
-    points = {
-        name: {event.step: event.value for event in events.Scalars(tag)} if tag in known else {}
-        for name, tag in COLUMNS.items()
-    }
+    points = {}
+    for name, metric in COLUMNS.items():
+        tag = next((metric + band for band in _BANDS if metric + band in known), None)
+        points[name] = {} if tag is None else {event.step: event.value for event in events.Scalars(tag)}
     return curve_of(points)
 
 
@@ -91,7 +93,8 @@ def rolling_mean(steps: Array, values: Array, grid: Array, window: float) -> Arr
     within = (steps > grid[:, None] - window) & (steps <= grid[:, None]) & ~np.isnan(values)  # [G, N]
     counts = within.sum(axis=1)
     sums = np.where(within, values, 0.0).sum(axis=1)
-    return np.divide(sums, counts, out=np.full(len(grid), np.nan), where=counts > 0)
+    means: Array = np.divide(sums, counts, out=np.full(len(grid), np.nan), where=counts > 0)
+    return means
 
 
 def common_grid(curves: Sequence[Curve], points: int) -> Array:

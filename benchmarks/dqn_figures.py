@@ -21,7 +21,7 @@ OVERESTIMATION: Final = "overestimation.png"
 _LABELS: Final[dict[Method, str]] = {"double-dqn": "double DQN", "dqn": "DQN"}
 _COLOURS: Final[dict[Method, str]] = {"double-dqn": "#0072b2", "dqn": "#d55e00"}  # told apart by the colour-blind too
 _TITLES: Final = {
-    "episode_return": "return of nearly greedy training episodes",
+    "episode_return": "return of the least exploring training episodes",
     "clear_rate": "share of them that cleared the stage",
     "q_mean": "mean Q-value of the trained batches",
 }
@@ -71,7 +71,7 @@ def overestimation_figure(results: Sequence[RunResult]) -> Figure:
         _draw_differences(difference, place, own, _COLOURS[method])
     values.set_title("predicted (filled) and obtained (hollow), per seed", fontsize=10)
     values.set_ylabel("discounted return, scaled rewards")
-    difference.set_title("overestimation: bar: mean of the seeds", fontsize=10)
+    difference.set_title("overestimation per seed; bar: their mean", fontsize=10)
     difference.axhline(0, color="black", linewidth=0.8)
     for axes in (values, difference):
         axes.set_xticks(range(len(METHODS)), [_LABELS[method] for method in METHODS])

@@ -25,7 +25,7 @@ from common.statistics import wilson_interval
 GRID_POINTS: Final = 201
 WINDOW_FRACTION: Final = 0.1
 """Width of the rolling mean, of the shortest run's env steps."""
-_RECORD_KEYS: Final = ("method", "seed", "command", "evaluation", "env_steps", "episodes", "updates", "minutes")
+_RECORD_KEYS: Final = ("method", "seed", "command", "evaluation", "ended_by", "env_steps", "updates", "minutes")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Figures(NamedTuple):
     env_steps: float
     updates: float
     minutes: float
-    training_return: float  # rolling, nearly greedy training episodes
+    training_return: float  # rolling, the least exploring training episodes
     training_clear_rate: float  # the same
     evaluation_return: float
     evaluation_x: float
@@ -179,7 +179,11 @@ def summarise(results: Sequence[RunResult]) -> dict[str, Any]:
         "compared_at_env_steps": round(grid_end),
         "rolling_window_env_steps": round(window),
         "methods": methods,
-        "runs": {result.name: result.record | {"figures": _json(by_name[result.name]._asdict())} for result in results},
+        "runs": {
+            result.name: {key: value for key, value in result.record.items() if key != "settings"}
+            | {"figures": _json(by_name[result.name]._asdict())}
+            for result in results
+        },
     }
 
 
@@ -220,13 +224,13 @@ def _mean_row(label: str, rows: Sequence[Figures], results: Sequence[RunResult])
     for name in Figures._fields:
         mean, lowest, highest = spread([getattr(row, name) for row in rows])
         cells.append(f"{_cell(name, mean)} ({_cell(name, lowest)} … {_cell(name, highest)})")
-    cells[8] = f"{clears}/{played} (95 % CI {100 * low:.0f}–{100 * high:.0f} %)"
+    cells[8] = f"{clears}/{played} (95 % CI {100 * low:.0f} to {100 * high:.0f} %)"
     return _join(cells)
 
 
 def _cell(name: str, value: float) -> str:
     if math.isnan(value):
-        return "–"
+        return "-"
     if name.endswith("clear_rate"):
         return f"{100 * value:.0f} %"
     if name in ("predicted", "obtained", "overestimation"):

@@ -31,7 +31,7 @@ OWN_OPTIONS: Final = (
 """Options of `launch.py` that the comparison gives itself."""
 
 Work = Literal["train", "evaluate", "nothing"]
-_STOP_TIMEOUT_S = 120.0
+_STOP_TIMEOUTS_S = (120.0, 30.0)
 
 
 class TrainingFailedError(Exception):
@@ -108,7 +108,7 @@ def work_left(wanted: dict[str, Any], recorded: dict[str, Any] | None, state: di
         state: the `command` and whether it is `finished`, as noted beside the run directory; None without a run.
 
     Raises:
-        UserError: there is a result or a run of other settings, which is not thrown away unasked.
+        UserError: there is a result or a finished run of other settings, which is not thrown away unasked.
     """
     if recorded is not None:
         different = [key for key in wanted if recorded.get(key) != wanted[key]]
@@ -118,13 +118,14 @@ def work_left(wanted: dict[str, Any], recorded: dict[str, Any] | None, state: di
                 "name another --out, or remove that result"
             )
         return "nothing"
-    if state is None:
+    if state is None or state.get("finished") is not True:
         return "train"
     if state.get("command") != wanted["command"]:
         raise UserError(
-            f"there is a run of another command ({state.get('command')}) already; name another --runs, or remove it"
+            f"there is a finished run of another command ({state.get('command')}) already; "
+            "name another --runs, or remove it"
         )
-    return "evaluate" if state.get("finished") is True else "train"
+    return "evaluate"
 
 
 def read_state(plan: RunPlan) -> dict[str, Any] | None:
@@ -158,6 +159,7 @@ def train(plan: RunPlan) -> None:
     _write_state(plan, finished=False)
     status = _run_to_end([sys.executable, str(ROOT / "launch.py"), *plan.arguments])
     if status == 2:
+        _state_path(plan).unlink()
         raise UserError(f"launch.py refused the options of {plan.name}: see above")
     if status != 0:
         raise TrainingFailedError(f"{plan.name} failed with exit status {status}: see above")
@@ -192,18 +194,26 @@ def reached_budget(run: TrainedRun) -> str:
 
 
 def _run_to_end(command: list[str]) -> int:
-    """The exit status of a process; an interrupt of ours is passed on to it once, and waited for."""
-    # In a session of its own, Ctrl-C on the terminal reaches it through us alone: a second SIGINT would kill it.
+    """The exit status of a process; an interrupt of ours is passed on to it, and waited for."""
+    # In a session of its own: Ctrl-C on the terminal would otherwise reach it twice, and the second ends it at once.
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         return process.wait()
     except BaseException:
+        _stop(process)
+        raise
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """Asks for an orderly end, then (on our user's second interrupt too) for one at once, then kills."""
+    for timeout_s in _STOP_TIMEOUTS_S:
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(_STOP_TIMEOUT_S)
-        finally:
-            process.kill()
-        raise
+            process.wait(timeout_s)
+            return
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            continue
+    process.kill()
 
 
 def _state_path(plan: RunPlan) -> Path:

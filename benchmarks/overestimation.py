@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.environment import Environment
-from common.policy import Policy
+from actors.evaluation import PolicyFn
 
 _MISSING: Final = 0.01
 """Weight of the unknown rest of a truncated episode's return, beyond which a state is left out."""
@@ -118,7 +118,7 @@ def estimate(episodes: Sequence[MeasuredEpisode]) -> Estimate:
 
 def play_episode(
     env: Environment,
-    policy: Policy,
+    policy: PolicyFn,
     *,
     stage: str,
     epsilon: float,
@@ -130,7 +130,7 @@ def play_episode(
 
     Args:
         env: can be used again afterwards.
-        policy: on the CPU.
+        policy: the Q-values.
         stage: the stage to play.
         epsilon: probability of a random action.
         reward_scale: the run's.
@@ -143,7 +143,7 @@ def play_episode(
     values, rewards, x_pos = [], [], int(info["x_pos"])
     terminated = truncated = False
     while not (terminated or truncated):
-        q_values = policy.q_values(state[None])[0]  # [A]
+        q_values = policy(state[None])[0]  # [A]
         values.append(float(q_values.max()))
         action = int(q_values.argmax())
         if rng.random() < epsilon:

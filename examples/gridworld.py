@@ -23,15 +23,16 @@ Double Q-learning (van Hasselt, 2010)
     errors know nothing of the choice, values. Nothing is too high on average any more; it may be too low. Double DQN
     (van Hasselt et al., 2016) is that thought for networks: the online network chooses, the target network values.
 
-The grid's rewards and moves are certain, so there is no noise to maximise over and all three end with the same values:
-that, rather than the nine squares, is why the article saw no advantage. `--reward-noise 11 --epsilon 1` shows it: each
--1 becomes -12 or +10, evenly, as in the grid of van Hasselt's paper.
+The grid's rewards and moves are certain, so there is no noise to maximise over and all three end with the same values
+(double Q-learning last, because each of its tables sees half of the steps): that, rather than the nine squares, is why
+the article saw no advantage. `--reward-noise 11 --epsilon 1` shows one: each -1 becomes -12 or +10, evenly, as in the
+grid of van Hasselt's paper.
 
 What the article leaves open, and what is chosen here:
 
 - The edge: a move off the grid stays where it is, at -1. All eight moves exist in every square.
-- Exploration: epsilon-greedy at a constant epsilon, drawing among equal values. The tables begin at 0, above the value
-  of every move but the last one, so what was not tried yet looks good and gets its turn early.
+- Exploration: epsilon-greedy at a constant epsilon, drawing among equal values. The tables begin at 0, the value of the
+  last move and above that of all others, so what was not tried yet looks good and gets its turn early.
 - Starts: an episode begins on any square but the end, drawn evenly, so that the best move of each is learned. With
   `--fixed-start` it begins bottom left, as the article's do; the other squares are then seldom seen, and their arrows
   may be wrong, as some of the article's are.
@@ -96,7 +97,8 @@ class QLearning:
     @property
     def values(self) -> Values:
         """See `Learner`."""
-        return np.max(self.table, axis=1)
+        best: Values = self.table.max(axis=1)
+        return best
 
     def update(self, s_tm1: int, a_tm1: int, r_t: float, discount_t: float, s_t: int) -> None:
         """See `Learner`."""
@@ -117,7 +119,8 @@ class TargetTableQLearning:
     @property
     def values(self) -> Values:
         """See `Learner`."""
-        return np.max(self._target_table, axis=1)
+        best: Values = self._target_table.max(axis=1)
+        return best
 
     def update(self, s_tm1: int, a_tm1: int, r_t: float, discount_t: float, s_t: int) -> None:
         """See `Learner`."""
@@ -139,14 +142,16 @@ class DoubleQLearning:
     @property
     def table(self) -> Values:
         """The mean of both."""
-        return np.mean(self._tables, axis=0)
+        mean: Values = (self._tables[0] + self._tables[1]) / 2
+        return mean
 
     @property
     def values(self) -> Values:
         """See `Learner`: the mean over the coin's two sides."""
         a, b = self._tables
         squares = np.arange(NUM_SQUARES)
-        return (b[squares, a.argmax(axis=1)] + a[squares, b.argmax(axis=1)]) / 2
+        crossed: Values = (b[squares, a.argmax(axis=1)] + a[squares, b.argmax(axis=1)]) / 2
+        return crossed
 
     def update(self, s_tm1: int, a_tm1: int, r_t: float, discount_t: float, s_t: int) -> None:
         """See `Learner`."""
@@ -263,12 +268,8 @@ def path_return(*moves: str) -> float:
 
 
 def rolling_mean(values: Values, window: int) -> Values:
-    """Means of each value and the `window` - 1 before it, of as many as there are at the beginning."""
-    sums = np.concatenate(([0.0], values.cumsum()))
-    ends = np.arange(1, len(values) + 1)
-    begins = np.maximum(0, ends - window)
-    means: Values = (sums[ends] - sums[begins]) / (ends - begins)
-    return means
+    """The means of every `window` values in a row; the first belongs to value number `window`."""
+    return np.convolve(values, np.full(window, 1 / window), mode="valid")
 
 
 def normalise(returns: Values, *, fixed_start: bool) -> Values:
@@ -290,7 +291,7 @@ def save_plot(path: Path, returns: Mapping[str, Values], *, window: int, fixed_s
     Args:
         path: the file, by whose suffix the format goes.
         returns: [episodes] by the learner's name.
-        window: episodes of the rolling mean.
+        window: episodes of the rolling mean, at most as many as there are.
         fixed_start: where the episodes began.
 
     Raises:
@@ -300,7 +301,7 @@ def save_plot(path: Path, returns: Mapping[str, Values], *, window: int, fixed_s
     axes = figure.add_subplot()
     for name, values in returns.items():
         normalised = normalise(rolling_mean(values, window), fixed_start=fixed_start)
-        axes.plot(np.arange(1, len(values) + 1), normalised, label=name, linewidth=1.2)
+        axes.plot(np.arange(window, len(values) + 1), normalised, label=name, linewidth=1.2)
     axes.axhline(1, color="black", linewidth=0.8, linestyle=":", label="optimal policy")
     axes.set_xlabel("episode")
     axes.set_ylabel("reward (0: random walk, 1: optimal policy)")
@@ -323,7 +324,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    _check_plot_path(options.out)
+    _check(options)
     optimal = value_iteration(grid_model(), options.discount)
     returns = {}
     for name, learner in _learners(options).items():
@@ -361,11 +362,13 @@ def _learners(options: argparse.Namespace) -> dict[str, Learner]:
     }
 
 
-def _check_plot_path(path: Path) -> None:
+def _check(options: argparse.Namespace) -> None:
     """Refuses what would fail only after the training."""
-    if path.suffix.removeprefix(".") not in Figure().canvas.get_supported_filetypes():
-        raise UserError(f"--out {path}: give a file name that ends in .png, .svg or .pdf")
-    check_writable(path)
+    if options.window > options.episodes:
+        raise UserError(f"--window {options.window} is more than the {options.episodes} episodes; give fewer")
+    if options.out.suffix.removeprefix(".") not in Figure().canvas.get_supported_filetypes():
+        raise UserError(f"--out {options.out}: give a file name that ends in .png, .svg or .pdf")
+    check_writable(options.out)
 
 
 class _Parser(argparse.ArgumentParser):
