@@ -102,10 +102,10 @@ class LearnerConfig:
 
     batch_size: int = 64
     """Transitions per update."""
-    learning_rate: float = 2.5e-4
+    learning_rate: float = 1e-4
     """Adam's step size."""
-    adam_epsilon: float = 1e-8
-    """Adam's denominator offset."""
+    adam_epsilon: float = 1.5e-4
+    """Adam's denominator offset; the default is Rainbow's (Hessel et al., 2018)."""
     huber_delta: float = 1.0
     """Absolute TD error at which the loss turns from quadratic to linear."""
     max_grad_norm: float | None = 10.0

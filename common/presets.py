@@ -28,6 +28,7 @@ _TUTORIAL_AGENT = AgentConfig(gamma=0.9, n_step=1, double=True, dueling=False, r
 _TUTORIAL_LEARNER = LearnerConfig(
     batch_size=32,
     learning_rate=2.5e-4,
+    adam_epsilon=1e-8,
     huber_delta=1.0,
     max_grad_norm=None,
     # Updates; as there is one per step, also steps. The article does not give its period: this is the notebook's.
