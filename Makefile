@@ -1,8 +1,8 @@
 # Setting up, training, watching and testing; `make help` lists the targets.
 
 PYTHON ?= $(or $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done),python3.11)
-# Newest run by default, the one whose folder changed last.
-RUN ?= $(patsubst %/,%,$(shell ls -td runs/*/ 2>/dev/null | head -n 1))
+# Newest run by default, the one that --resume takes.
+RUN ?= $(shell $(VENV_PYTHON) -m scripts.newest_run)
 # Options that are passed on to launch.py, evaluate.py, TensorBoard or pytest.
 ARGS ?=
 # Package index to take torch from, such as https://download.pytorch.org/whl/cpu; pip's own if empty.
@@ -41,7 +41,6 @@ test: $(INSTALLED_DEV) ## Run ruff, mypy and pytest (ARGS: options of pytest)
 
 watch: setup need-run ## Let the newest run's policy play into an MP4 (ARGS: options of evaluate.py)
 	@$(VENV_PYTHON) evaluate.py $(RUN) --episodes 1 --video $(RUN)/watch.mp4 $(ARGS)
-	@echo 'The video is $(RUN)/watch.mp4'
 
 evaluate: setup need-run ## Evaluate the newest run's policy (ARGS: options of evaluate.py)
 	$(VENV_PYTHON) evaluate.py $(RUN) $(ARGS)

@@ -20,6 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from driver.training import train
 
         return train(options, address)
+    except KeyboardInterrupt:
+        print("launch.py: interrupted before the run began", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # the reader of `launch.py --help | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -20,6 +20,7 @@ PolicyFn = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 _STAGE_KEYS: Final = {stage: key for key, stage in enumerate((*STAGES, WHOLE_GAME, gridworld.STAGE))}
 # Every forward pass has this many rows, because the last bits of Q-values depend on the number of rows.
 _BATCH: Final = 8
+_STAGE_MAX_STEPS: Final = 2_000
 
 
 @dataclass
@@ -186,6 +187,25 @@ class Evaluation:
         self._finished[running.stage, running.index] = episode
         self._actions[running.stage, running.index] = running.actions
         return episode
+
+
+def evaluation_max_steps(env_name: str, stages: Sequence[str], max_steps: int | None) -> int | None:
+    """Agent steps after which an evaluation episode is truncated, in a run and in `evaluate.py` alike.
+
+    Args:
+        env_name: "mario" or "gridworld".
+        stages: stages to play.
+        max_steps: what was asked for, `EvalConfig.max_steps`; None: 2,000 for a stage, the gridworld's own limit
+            there, and no limit in the whole game, which ends with its lives.
+
+    Returns:
+        None for no limit.
+    """
+    if max_steps is not None:
+        return max_steps
+    if env_name == "gridworld":
+        return gridworld.DEFAULT_MAX_STEPS
+    return None if tuple(stages) == (WHOLE_GAME,) else _STAGE_MAX_STEPS
 
 
 def summarise(episodes: Sequence[Episode]) -> dict[str, Any]:

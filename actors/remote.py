@@ -12,7 +12,7 @@ from ray.exceptions import RayError
 
 from actors.actor import ReplayWriter
 from actors.environment import environment_spec, make_environment
-from actors.evaluation import Evaluation
+from actors.evaluation import Evaluation, evaluation_max_steps
 from actors.factory import build_actor
 from actors.gridworld import STAGE as GRID
 from actors.video import encode_gif
@@ -32,9 +32,6 @@ class RemoteWriter(ReplayWriter, Protocol):
 
     def wait_ready(self, timeout_s: float) -> bool:
         """Whether the actor may go on, waiting at most so long."""
-
-    def set_shards(self, shards: list[Any]) -> None:
-        """Replaces the list of live shards."""
 
 
 class ActorReport(NamedTuple):
@@ -133,10 +130,6 @@ class RemoteActor:
             epsilon_high=float(epsilons.max()),
         )
 
-    def set_shards(self, shards: list[Any]) -> None:
-        """Replaces the list of live shards."""
-        self._writer.set_shards(shards)
-
 
 class EvaluationReport(NamedTuple):
     """A finished evaluation."""
@@ -155,12 +148,12 @@ class RemoteEvaluator:
     def __init__(self, *, env: EnvConfig, agent: AgentConfig, evaluation: EvalConfig, seed: int) -> None:
         torch.set_num_threads(1)
         self._settings = evaluation
-        self._stages = (GRID,) if env.name == "gridworld" else evaluation.stages or env.stages
+        stages = evaluation.stages or env.stages
+        self._stages = (GRID,) if env.name == "gridworld" else stages
         self._seed = role_seed(seed, "evaluator")
         spec = environment_spec(name=env.name, actions=env.actions, frame_stack=env.frame_stack)
-        settings = replace(
-            env, noop_max=evaluation.noop_max, max_steps=evaluation.max_steps, stages=evaluation.stages or env.stages
-        )
+        max_steps = evaluation_max_steps(env.name, stages, evaluation.max_steps)
+        settings = replace(env, noop_max=evaluation.noop_max, max_steps=max_steps, stages=stages)
         count = min(_EVALUATION_ENVS, evaluation.episodes * len(self._stages))
         self._envs = [make_environment(**asdict(settings), seed=self._seed) for _ in range(count)]
         self._policy = Policy(build_network(spec, agent.dueling, seed=0), spec, {})

@@ -1,1 +1,1 @@
-"""Configuration, types, networks, schedules, seeding and metrics that every role shares."""
+"""What every role shares: settings, records, networks, policy files, schedules and seeding; nothing of Ray."""

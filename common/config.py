@@ -53,7 +53,7 @@ class ActorsConfig:
     """The Ray actor processes that play."""
 
     count: int | Literal["auto"] = "auto"
-    """Actor processes; "auto" fills the cores that the learner leaves."""
+    """Actor processes; "auto" fills the cores that the learner leaves, and both of a machine with two."""
     envs_per_actor: int = 8
     """Environments that one actor steps together, with one batched forward pass."""
     exploration: Literal["ladder", "schedule"] = "ladder"
@@ -114,8 +114,8 @@ class LearnerConfig:
     """Updates between copies of the online network into the target network."""
     broadcast_period: int = 25
     """Updates between weight broadcasts to the actors."""
-    device: str = "auto"
-    """"auto" (CUDA if there is one), "cpu" or "cuda"."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the learner computes: "auto" is CUDA if there is a GPU."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the convolutions; "auto" takes bfloat16 autocast where the processor has it."""
     threads: int | Literal["auto"] = "auto"
@@ -140,10 +140,11 @@ class EvalConfig:
     """Random no-op start, raw frames."""
     stages: tuple[str, ...] = ()
     """Stages to evaluate; those of training if empty."""
-    max_steps: int | None = 2_000
-    """Agent steps after which an evaluation episode is truncated."""
+    max_steps: int | None = None
+    """Agent steps after which an evaluation episode is truncated; if not given, 2,000, in the gridworld 100, and no
+    limit in the whole game."""
     video: bool = True
-    """Whether each evaluation's first episode goes to TensorBoard as an animation."""
+    """Whether each evaluation's best episode goes to TensorBoard as an animation."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,6 @@ class Config:
     max_updates: int | None = None
     """End after so many learner updates."""
     max_minutes: float | None = None
-    """End after so many minutes; 30 if no limit at all is given."""
+    """End after so many minutes, the processes' start included; 30 if no limit at all is given."""
     print_episodes: bool = False
     """Print a line with the total reward of each training episode."""

@@ -1,4 +1,9 @@
-"""The one exception type that a user sees as a single line."""
+"""Errors as a user sees them: in a single line."""
+
+
+def first_line(error: object) -> str:
+    """The first line of an error's text that says something, its type where none does."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 class UserError(Exception):

@@ -118,5 +118,3 @@ def _check_combinations(config: Config) -> None:
             f"--replay.error-buffer {replay.error_buffer:g} could deadlock: with chunks of up to {chunk} transitions, "
             f"{replay.samples_per_insert:g} samples per insert and batches of {batch} it must be at least {needed:g}"
         )
-    if config.learner.device not in ("auto", "cpu") and not config.learner.device.startswith("cuda"):
-        raise UserError(f'--learner.device {config.learner.device}: expected "auto", "cpu" or "cuda"')

@@ -1,5 +1,6 @@
 """What the user sees while a run goes on: a live display on a terminal, plain lines elsewhere."""
 
+import os
 import sys
 import time
 from collections import deque
@@ -59,11 +60,19 @@ class Status:
         return [episode.x_pos for episode in list(self.recent)[-count:]]
 
 
+class _LastingConsole(Console):
+    """Goes silent when its reader is gone (`launch.py | head`): the training goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Display:
     """Use as a context manager; `update` as often as there is news."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._console = console or _LastingConsole(file=sys.stdout, highlight=False, soft_wrap=True)
         self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
         self._next_plain = 0.0
 

@@ -1,4 +1,4 @@
-"""When to evaluate, what became of it, and which policy is the best so far."""
+"""What became of an evaluation, and which policy is the best so far."""
 
 import statistics
 from dataclasses import asdict

@@ -34,6 +34,18 @@ class Limits:
                 return f"the limit of {amount} is reached"
         return None
 
+    def raised(self, counters: Counters) -> str:
+        """The option that lets a run that has reached a limit go on for as long again; empty if it has not."""
+        if self.time_s is not None and counters.time_s >= self.time_s:
+            return f"--max-minutes {2 * self.time_s / 60:g}"
+        if self.env_steps is not None and counters.env_steps >= self.env_steps:
+            return f"--total-env-steps {2 * self.env_steps}"
+        if self.episodes is not None and counters.episodes >= self.episodes:
+            return f"--max-episodes {2 * self.episodes}"
+        if self.updates is not None and counters.updates >= self.updates:
+            return f"--max-updates {2 * self.updates}"
+        return ""
+
     def fraction(self, counters: Counters) -> float:
         """How much of the run is done, 0 … 1, by the limit that is nearest."""
         return min(1.0, max(value / limit for _, value, limit in self._progress(counters)))

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import difflib
 import io
 import itertools
 import re
@@ -25,7 +26,17 @@ RUNS = Path("runs")
 
 # What may differ between a run and its continuation: its end, its surroundings, how it is watched.
 _CHANGEABLE = (
-    *("eval.", "checkpoint.", "ray.", "total_env_steps", "max_", "print_", "actors.count"),
+    *(
+        "eval.enabled",
+        "eval.interval_s",
+        "eval.video",
+        "checkpoint.",
+        "ray.",
+        "total_env_steps",
+        "max_",
+        "print_",
+        "actors.count",
+    ),
     *("learner.device", "learner.precision", "learner.threads", "learner.prefetch"),
 )
 
@@ -59,14 +70,14 @@ def parse_options(argv: Sequence[str]) -> LaunchOptions:
     parser.add_argument("--preset")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--run-dir", type=Path)
-    parser.add_argument("--resume", nargs="?", type=Path, const=Path(), default=None)
+    parser.add_argument("--resume", nargs="?", const="", default=None)
     try:
         own, rest = parser.parse_known_args(list(argv))
     except argparse.ArgumentError as error:
         raise UserError(f"{error} (see --help)") from None
     if own.preset is not None and own.preset not in PRESETS:
         raise UserError(f"--preset {own.preset}: unknown; there are {', '.join(PRESETS)}")
-    if own.resume is not None:
+    if own.resume is not None and not _asks_for_help(rest):
         return _resume(own, rest)
     preset = own.preset or "default"
     config = _with_arguments(_with_file(PRESETS[preset], own.config), rest)
@@ -110,10 +121,14 @@ def flatten(config: Config) -> dict[str, Any]:
     return flat
 
 
+_KNOWN = flatten(Config())
+_SECTIONS = {name.partition(".")[0] for name in _KNOWN if "." in name}
+
+
 def _resume(own: argparse.Namespace, arguments: Sequence[str]) -> LaunchOptions:
-    if own.resume != Path() and own.run_dir is not None and own.resume != own.run_dir:
+    if own.resume and own.run_dir is not None and Path(own.resume) != own.run_dir:
         raise UserError(f"--resume {own.resume} and --run-dir {own.run_dir} name two runs; give one")
-    path = own.resume if own.resume != Path() else own.run_dir or newest_run(RUNS)
+    path = Path(own.resume) if own.resume else own.run_dir or newest_run(RUNS)
     run = RunDirectory(path)
     run.check_resumable()
     preset = run.read_metadata()["preset"]
@@ -153,7 +168,7 @@ def _with_arguments(config: Config, arguments: Sequence[str]) -> Config:
 
 def _parse(arguments: Sequence[str], default: Config) -> Config:
     """tyro's parser, its box of advice condensed to one line."""
-    if any(argument in ("-h", "--help") for argument in arguments):
+    if _asks_for_help(arguments):
         return tyro.cli(Config, default=default, args=list(arguments), prog="launch.py", description=_DESCRIPTION)
     errors = io.StringIO()
     try:
@@ -161,6 +176,10 @@ def _parse(arguments: Sequence[str], default: Config) -> Config:
             return tyro.cli(Config, default=default, args=list(arguments), prog="launch.py")
     except SystemExit:
         raise UserError(f"{_condense(errors.getvalue())} (see --help)") from None
+
+
+def _asks_for_help(arguments: Sequence[str]) -> bool:
+    return "-h" in arguments or "--help" in arguments
 
 
 def _condense(box: str) -> str:
@@ -176,17 +195,32 @@ def _condense(box: str) -> str:
 
 
 def _to_arguments(settings: dict[Any, Any], prefix: str) -> Iterator[str]:
+    """A file's settings as command-line options, so that one parser checks both.
+
+    Raises:
+        UserError: a setting that does not exist, or a value of the wrong kind.
+    """
     for key, value in settings.items():
         name = f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from _to_arguments(value, f"{name}.")
+        known = _KNOWN.get(name)
+        if name in _SECTIONS:
+            if not isinstance(value, dict | None):
+                raise UserError(f"{name} is a section of settings, not {value!r}")
+            yield from _to_arguments(value or {}, f"{name}.")
+        elif name not in _KNOWN:
+            close = difflib.get_close_matches(name, _KNOWN)
+            raise UserError(f"there is no setting {name}{f'; did you mean {close[0]}?' if close else ''}")
+        elif isinstance(value, dict) or isinstance(value, list) != isinstance(known, tuple):
+            raise UserError(f"{name}: {value!r} is not {'a list' if isinstance(known, tuple) else 'a single value'}")
+        elif isinstance(value, bool) != isinstance(known, bool):
+            raise UserError(
+                f"{name}: {value!r} is not {'true or false' if isinstance(known, bool) else 'a value for it'}"
+            )
         elif isinstance(value, bool):
             parent, _, leaf = name.rpartition(".")
             yield _option(name if value else f"{parent}.no-{leaf}" if parent else f"no-{leaf}")
-        elif isinstance(value, list):
-            yield from (_option(name), *(str(item) for item in value))
         else:
-            yield from (_option(name), str(value))
+            yield from (_option(name), *(str(item) for item in (value if isinstance(value, list) else [value])))
 
 
 def _option(name: str) -> str:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from common.config import Config
 from common.errors import UserError
 from common.validation import largest_chunk
-from replay.rate_limiter import minimum_error_buffer
+from replay.rate_limiter import RateLimiter, minimum_error_buffer
+
+_PROCESS_BYTES = 400 * 2**20  # an actor, the learner or the evaluator, PyTorch included
 
 
 @dataclass(frozen=True)
@@ -29,33 +31,56 @@ def machine_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def make_plan(config: Config, *, cpus: int, gpus: int) -> Plan:
+def make_plan(config: Config, *, cpus: int, gpus: int, private: bool) -> Plan:
     """Fits a run into `cpus` cores and `gpus` GPUs.
+
+    Args:
+        config: the run's.
+        cpus: cores of the machine or the cluster.
+        gpus: its GPUs.
+        private: whether Ray is the run's own: then its processes may share cores.
 
     Raises:
         UserError: CUDA was asked for where there is none.
     """
     wanted = config.learner.device
-    if wanted.startswith("cuda") and gpus == 0:
+    if wanted == "cuda" and gpus == 0:
         raise UserError(f"--learner.device {wanted}: no GPU was found; leave it out to train on the CPU")
     on_gpu = gpus > 0 and wanted != "cpu"
     auto_threads = 1 if on_gpu else max(1, cpus // 4)
     threads = auto_threads if config.learner.threads == "auto" else config.learner.threads
     learner_cpus = 1 if on_gpu else min(threads, max(1, cpus - 1))
-    actors = _auto_actors(cpus, learner_cpus) if config.actors.count == "auto" else config.actors.count
+    actors = _auto_actors(cpus, learner_cpus, private) if config.actors.count == "auto" else config.actors.count
     return Plan(actors, "cuda" if on_gpu else "cpu", threads, learner_cpus)
 
 
-def _auto_actors(cpus: int, learner_cpus: int) -> int:
-    """The cores that the learner leaves; on two cores both.
+def _auto_actors(cpus: int, learner_cpus: int, private: bool) -> int:
+    """The cores that the learner leaves; both on a machine that has two.
 
     There one actor would leave the learner waiting for batches, while of two the rate limiter takes back what
     the learner needs: the actors wait instead.
     """
-    return 2 if cpus == 2 else max(1, cpus - learner_cpus)
+    return 2 if private and cpus == 2 else max(1, cpus - learner_cpus)
 
 
-def error_buffer(config: Config) -> float:
+def build_limiter(config: Config) -> RateLimiter:
+    """The rate limiter of one shard."""
+    return RateLimiter(
+        samples_per_insert=config.replay.samples_per_insert,
+        min_size=max(1, config.replay.min_size // config.replay.shards),
+        error_buffer=_error_buffer(config),
+        max_insert=largest_chunk(config),
+        max_sample=config.learner.batch_size,
+    )
+
+
+def memory_for_replay(config: Config, plan: Plan, available_bytes: int) -> int:
+    """What a private Ray's other parts leave of the machine's memory."""
+    processes = plan.actors + 1 + config.replay.shards + config.eval.enabled
+    return available_bytes - config.ray.object_store_mb * 2**20 - processes * _PROCESS_BYTES
+
+
+def _error_buffer(config: Config) -> float:
     """Samples by which each shard's ratio may run ahead or behind."""
     if config.replay.error_buffer is not None:
         return config.replay.error_buffer

@@ -3,15 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
+from typing import Any, Literal
 
 from actors import gridworld
 from actors.cores import resolve_core
 from actors.environment import Environment, make_environment
+from actors.evaluation import evaluation_max_steps
 from common.actions import ACTION_SETS, ActionSet
 from common.config import Config, EnvConfig, EvalConfig
 from common.errors import UserError
 from common.policy import Policy
-from common.validation import WHOLE_GAME, validate
+from common.validation import validate
 
 _CONSOLE_FPS = 60
 _GRID_FPS = 4
@@ -74,26 +76,24 @@ class Protocol:
         return f"{'; '.join(sources)}; seed {self.seed}"
 
     def as_json(self) -> dict[str, object]:
-        """The protocol as the evaluation's JSON has it; what has no meaning in the gridworld is left out."""
+        """The protocol as the evaluation's JSON has it: null for what has no meaning in the gridworld."""
         env = self.env
-        played: dict[str, object] = {
+        of_mario: dict[str, object] = {
+            "noop_max": env.noop_max,
+            "sticky_actions": env.sticky_actions,
+            "core": resolve_core(env.core),
+            "actions": env.actions,
+            "frame_skip": env.frame_skip,
+        }
+        return {
             "env": env.name,
             "episodes": self.episodes,
             "epsilon": self.epsilon,
             "seed": self.seed,
             "max_steps": env.max_steps,
             "randomness": self.randomness(),
-        }
-        if self.is_grid:
-            return played
-        return played | {
-            "noop_max": env.noop_max,
-            "sticky_actions": env.sticky_actions,
-            "core": resolve_core(env.core),
-            "actions": env.actions,
-            "frame_skip": env.frame_skip,
             "frame_stack": env.frame_stack,
-        }
+        } | (dict.fromkeys(of_mario) if self.is_grid else of_mario)
 
 
 def resolve_protocol(
@@ -115,19 +115,26 @@ def resolve_protocol(
     if grid and (misplaced := sorted(set(given) - {"max_steps"})):
         raise UserError(f"the policy plays the gridworld, which has no {misplaced[0]}; drop --{_dashed(misplaced[0])}")
     trained = _trained_env(policy)
-    own = EvalConfig()
-    unlimited = grid or given.get("stages", trained.stages) == (WHOLE_GAME,)
-    chosen = {"noop_max": own.noop_max, "max_steps": None if unlimited else own.max_steps} | dict(given)
+    name: Literal["mario", "gridworld"] = "gridworld" if grid else "mario"
+    asked: dict[str, Any] = {"noop_max": EvalConfig().noop_max, "max_steps": None} | dict(given)
+    chosen = replace(trained, name=name, **asked)
     env = replace(
-        trained,
-        name="gridworld" if grid else "mario",
+        chosen,
         actions=trained.actions if grid else _action_set(policy),
         frame_stack=policy.spec.frame_stack,
-        **chosen,  # type: ignore[arg-type]  # the command line checked each value's type
+        max_steps=evaluation_max_steps(chosen.name, chosen.stages, chosen.max_steps),
     )
     resolve_core(env.core)
-    validate(replace(Config(), env=env))
+    _validate(Config(env=env, eval=EvalConfig(epsilon=epsilon, episodes=episodes), seed=seed))
     return Protocol(env, epsilon, episodes, seed)
+
+
+def _validate(config: Config) -> None:
+    """UserError with the option as `evaluate.py` calls it, where a setting is out of its range."""
+    try:
+        validate(config)
+    except UserError as error:
+        raise UserError(str(error).replace("--env.", "--").replace("--eval.", "--")) from None
 
 
 def _trained_env(policy: Policy) -> EnvConfig:
@@ -138,7 +145,7 @@ def _trained_env(policy: Policy) -> EnvConfig:
         settings = {name: value for name, value in dict(saved).items() if name in known}  # type: ignore[call-overload]
         env = EnvConfig(**settings | {"stages": tuple(settings.get("stages", EnvConfig().stages))})
         validate(replace(Config(), env=env))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, UserError) as error:
         raise UserError(f"the policy's sidecar has a damaged env ({error}); restore it, or remove it") from error
     return env
 

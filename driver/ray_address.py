@@ -5,6 +5,8 @@ import secrets
 import socket
 from pathlib import Path
 
+import grpc
+
 from common.errors import UserError
 
 _CONNECT_TIMEOUT_S = 3.0
@@ -72,5 +74,8 @@ def _check_answers(address: str, source: str, advice: str) -> None:
         raise UserError(f"{source}: {address!r} is no address of the form HOST:PORT")
     try:
         socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
-    except (OSError, OverflowError):
+        # Ray would try for a minute, loudly, where another program listens: its server speaks gRPC.
+        with grpc.insecure_channel(f"{host}:{port}") as channel:
+            grpc.channel_ready_future(channel).result(timeout=_CONNECT_TIMEOUT_S)
+    except (OSError, OverflowError, grpc.FutureTimeoutError):
         raise UserError(f"no Ray answers at {address} (named by {source}); {advice}") from None

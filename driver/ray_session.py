@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import ray
 
-from common.errors import UserError
+from common.errors import UserError, first_line
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Session:
     nodes: int
     cpus: int
     gpus: int
+    memory_bytes: int  # that Ray may give to processes, all nodes together
 
     @property
     def description(self) -> str:
@@ -36,22 +37,36 @@ def ray_session(address: str | None, *, private_cpus: int, object_store_mb: int)
         address: the cluster to join, None for a private Ray (`driver.ray_address`).
         private_cpus: logical CPUs of a private Ray.
         object_store_mb: shared memory of a private Ray, megabytes.
+
+    Raises:
+        UserError: Ray does not start, or the cluster cannot be joined.
     """
     with contextlib.ExitStack() as stack:
-        if address is None:
-            _start_private(stack, private_cpus, object_store_mb)
+        folder = None if address is not None else _temporary_folder(stack)
+        stack.callback(ray.shutdown)  # also where starting is interrupted
+        if folder is not None:
+            _start_private(folder, private_cpus, object_store_mb)
         else:
-            _join(address)
-        stack.callback(ray.shutdown)
+            _join(str(address))
         nodes = [node for node in ray.nodes() if node["Alive"]]
         resources = ray.cluster_resources()
-        yield Session(address, len(nodes), int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
+        yield Session(
+            address=address,
+            nodes=len(nodes),
+            cpus=int(resources.get("CPU", 0)),
+            gpus=int(resources.get("GPU", 0)),
+            memory_bytes=int(resources.get("memory", 0)),
+        )
 
 
-def _start_private(stack: contextlib.ExitStack, cpus: int, object_store_mb: int) -> None:
-    # A folder of its own, so that nothing stays behind in /tmp/ray and two runs never meet.
+def _temporary_folder(stack: contextlib.ExitStack) -> str:
+    """A folder of its own, so that nothing stays behind in /tmp/ray and two runs never meet."""
     folder = tempfile.mkdtemp(prefix="apex-mario-")
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _start_private(folder: str, cpus: int, object_store_mb: int) -> None:
     try:
         ray.init(
             address="local",
@@ -63,18 +78,14 @@ def _start_private(stack: contextlib.ExitStack, cpus: int, object_store_mb: int)
             _temp_dir=folder,
         )
     except Exception as error:
-        raise UserError(f"Ray could not be started on this machine: {_first_line(error)}") from error
+        raise UserError(f"Ray could not be started on this machine: {first_line(error)}") from error
 
 
 def _join(address: str) -> None:
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except Exception as error:
-        raise UserError(f"could not join the Ray cluster at {address}: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(f"could not join the Ray cluster at {address}: {first_line(error)}") from error
 
 
 def _count(number: int, noun: str) -> str:

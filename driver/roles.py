@@ -10,8 +10,7 @@ from actors.remote import RemoteActor, RemoteEvaluator
 from common.config import Config
 from common.seeding import role_seed
 from common.types import EnvironmentSpec
-from driver.plan import Plan
-from driver.serial import build_limiter
+from driver.plan import Plan, build_limiter
 from learner.remote import RemoteLearner
 from replay.remote import RemoteReplayReader, RemoteReplayWriter, start_shard
 

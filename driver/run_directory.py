@@ -1,9 +1,10 @@
 """The folder of one run: what lies where, who may write into it."""
 
+import fcntl
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from common.errors import UserError
 
@@ -28,6 +29,7 @@ class RunDirectory:
         self.log_path = path / "run.log"
         self.checkpoints = path / "checkpoints"
         self.best_policy = path / "best.pt"
+        self._lock: IO[str] | None = None
 
     @property
     def holds_run(self) -> bool:
@@ -35,11 +37,18 @@ class RunDirectory:
         return self.config_path.exists()
 
     def check_free(self) -> None:
-        """UserError where a run was started already."""
+        """UserError where a new run could not be put."""
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"--run-dir {self.path} is a file; name a folder")
+        parent = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise UserError(f"--run-dir {self.path} cannot be made: {parent} is not writable")
         if self.holds_run:
             raise UserError(
                 f"{self.path} holds a run already; add --resume to go on with it, or name another --run-dir"
             )
+        if self.path.exists() and any(self.path.iterdir()):
+            raise UserError(f"--run-dir {self.path} holds other files; name a new or an empty folder")
 
     def create(self, config: str, metadata: dict[str, Any]) -> None:
         """Makes the folder and writes what identifies the run; UserError where it cannot be."""
@@ -50,6 +59,14 @@ class RunDirectory:
             self.config_path.write_text(config, encoding="utf-8")
         except OSError as error:
             raise UserError(f"cannot write the run directory {self.path}: {error.strerror}") from None
+
+    def lock(self) -> None:
+        """Keeps other drivers out for as long as this process lives; UserError if one is at work here."""
+        self._lock = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another launch.py is at work in {self.path}; end it first") from None
 
     def check_resumable(self) -> None:
         """UserError unless there is a run here that can be written on."""

@@ -7,24 +7,11 @@ from actors.factory import build_actor
 from common.config import Config
 from common.seeding import role_seed
 from common.types import Chunk, Episode, Weights
-from common.validation import largest_chunk
-from driver.plan import error_buffer
+from driver.plan import build_limiter
 from learner.factory import build_learner
 from learner.learner import Learner
 from replay.client import LocalReplay
-from replay.rate_limiter import RateLimiter
 from replay.shard import ReplayShard
-
-
-def build_limiter(config: Config) -> RateLimiter:
-    """The rate limiter of one shard."""
-    return RateLimiter(
-        samples_per_insert=config.replay.samples_per_insert,
-        min_size=max(1, config.replay.min_size // config.replay.shards),
-        error_buffer=error_buffer(config),
-        max_insert=largest_chunk(config),
-        max_sample=config.learner.batch_size,
-    )
 
 
 class _Queue:

@@ -1,6 +1,5 @@
 """Ctrl-C and SIGTERM end a run cleanly; a second one ends it at once."""
 
-import os
 import signal
 from types import FrameType
 
@@ -20,7 +19,14 @@ class StopSignals:
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            # Ray's own processes notice that their driver is gone.
-            os._exit(128 + number)
-        self.received = signal.Signals(number).name
+        """The first time it is remembered; the second time the program is left, with only what must be tidied up.
+
+        Raises:
+            SystemExit: the second time. A third signal kills.
+        """
+        if self.received is None:
+            self.received = signal.Signals(number).name
+            return
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
+        raise SystemExit(128 + number)

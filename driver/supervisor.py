@@ -1,5 +1,6 @@
 """Starts the roles, keeps them going a slice at a time, and replaces the actors that die."""
 
+import contextlib
 import functools
 import math
 import time
@@ -11,6 +12,7 @@ import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from actors.remote import ActorReport, EvaluationReport
+from common.errors import first_line
 from common.types import ShardStats
 from driver.calls import Calls, Failure
 from driver.counters import Counters
@@ -21,6 +23,7 @@ from learner.remote import LearnerReport
 _SLICE_S = 1.0
 _STATS_INTERVAL_S = 1.0
 _MAX_DEATHS_IN_A_ROW = 5
+_INCARNATIONS_PER_SESSION = 1_000
 
 
 class RunFailedError(Exception):
@@ -68,10 +71,10 @@ class Supervisor:
 
     def start(self, learner_state: dict[str, Any] | None) -> None:
         """Creates every process; the learner continues from `learner_state` if there is one."""
-        self._shards = [self.roles.shard(index, 0) for index in range(self.roles.config.replay.shards)]
+        incarnation = self._first_incarnation()
+        self._shards = [self.roles.shard(index, incarnation) for index in range(self.roles.config.replay.shards)]
         self._learner = self.roles.learner(self._shards, learner_state, self.counters.weight_version)
         for index in range(self.roles.plan.actors):
-            incarnation = self._first_incarnation()
             self._actors[index] = _ActorSlot(self._new_actor(index, incarnation), incarnation)
             self._run_actor(index)
         self._run_learner()
@@ -116,8 +119,15 @@ class Supervisor:
         self._calls.start("learner", self._learner.state.remote(), done)
 
     def stop(self, timeout_s: float) -> None:
-        """Lets the slices that run come to their end, starting no new ones."""
+        """Lets the slices that run come to their end, starting no new ones.
+
+        Raises:
+            RunFailedError: the learner died meanwhile. Other deaths do not matter any more.
+        """
         self._stopping = True
+        for index, slot in self._actors.items():
+            if not slot.reported:  # it may never have been placed
+                self._calls.forget(f"actor {index}")
         deadline = time.monotonic() + timeout_s
         while len(self._calls) and time.monotonic() < deadline:
             for failure in self._calls.poll(0.2):
@@ -126,7 +136,11 @@ class Supervisor:
         self._calls = Calls()
 
     def learner_state(self, timeout_s: float) -> dict[str, Any]:
-        """The learner's state after `stop`."""
+        """The learner's state.
+
+        Raises:
+            RunFailedError: it is dead, or does not answer in time.
+        """
         try:
             state: dict[str, Any] = ray.get(self._learner.state.remote(), timeout=timeout_s)
         except RayError as error:
@@ -134,14 +148,16 @@ class Supervisor:
         return state
 
     def final_shard_stats(self, timeout_s: float) -> None:
-        """Brings the shards' counters up to date after `stop`."""
-        references = [shard.stats.remote() for shard in self._shards]
-        for index, reference in enumerate(references):
-            self.listener.shard(index, ray.get(reference, timeout=timeout_s))
+        """Brings the shards' counters up to date after `stop`, as far as the shards still answer."""
+        references = {shard.stats.remote(): index for index, shard in enumerate(self._shards)}
+        ready, _ = ray.wait(list(references), num_returns=len(references), timeout=timeout_s)
+        for reference in ready:
+            with contextlib.suppress(RayError):  # the counters stay as they were last heard
+                self.listener.shard(references[reference], ray.get(reference))
 
     def _first_incarnation(self) -> int:
         # A resumed run must not replay the random numbers of its earlier sessions.
-        return self.counters.sessions << 20
+        return self.counters.sessions * _INCARNATIONS_PER_SESSION
 
     def _new_actor(self, index: int, incarnation: int) -> Any:
         return self.roles.actor(index, incarnation, self._shards, self._learner)
@@ -227,17 +243,13 @@ def _failed(failure: Failure) -> RunFailedError:
 def _cause(error: RayError) -> str:
     """The reason in one line; Ray's own text is a page."""
     if isinstance(error, RayTaskError):
-        return f"{type(error.cause).__name__}: {_first_line(str(error.cause))}"
+        return f"{type(error.cause).__name__}: {first_line(error.cause)}"
     if isinstance(error, ActorDiedError) and "creation task" in str(error):
         return _last_line(str(error))
     if isinstance(error, RayActorError):
         return "its process is gone"
-    return _first_line(str(error)) or type(error).__name__
-
-
-def _first_line(text: str) -> str:
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return first_line(error)
 
 
 def _last_line(text: str) -> str:
-    return _first_line("\n".join(reversed(text.splitlines())))
+    return first_line("\n".join(reversed(text.splitlines())))

@@ -1,5 +1,6 @@
 """One training session from start to end: what `launch.py` does once it knows its options."""
 
+import contextlib
 import logging
 import time
 from contextlib import AbstractContextManager
@@ -20,14 +21,14 @@ from driver.evaluations import BestPolicy, Score, describe, describe_briefly
 from driver.limits import Limits
 from driver.metrics import Metrics, evaluation_scalars, progress_line, window_scalars
 from driver.options import LaunchOptions, dump_config
-from driver.plan import Plan, machine_cores, make_plan
+from driver.plan import Plan, machine_cores, make_plan, memory_for_replay
 from driver.ray_session import Session, ray_session
 from driver.roles import Roles
 from driver.run_directory import RunDirectory
 from driver.stop import StopSignals
 from driver.supervisor import Listener, RunFailedError, Supervisor
 from driver.window import Window
-from learner.checkpoint import CheckpointData, CheckpointError
+from learner.checkpoint import CheckpointData, CheckpointError, newest_checkpoint
 from learner.remote import LearnerReport
 from replay.memory import available_memory, bytes_per_transition, check_memory
 
@@ -37,6 +38,8 @@ _TICK_S = 5.0  # between lines of progress
 _REDRAW_S = 0.5
 _POLL_S = 0.25
 _STOP_TIMEOUT_S = 60.0
+_SALVAGE_TIMEOUT_S = 10.0
+_STATS_TIMEOUT_S = 5.0
 
 
 def train(options: LaunchOptions, ray_address: str | None) -> int:
@@ -55,16 +58,19 @@ def train(options: LaunchOptions, ray_address: str | None) -> int:
     reached = limits.reached(counters)
     if options.resume and reached is not None:
         raise UserError(f"the run in {run.path} is complete: {reached}; raise that limit to go on with it")
-    _check_machine(config)
     with Display() as display, _session(config, ray_address, display) as session:
         signals = StopSignals()
         signals.install()
-        cpus = machine_cores() if ray_address is None else session.cpus
-        plan = make_plan(config, cpus=cpus, gpus=session.gpus)
+        private = ray_address is None
+        cpus = machine_cores() if private else session.cpus
+        plan = make_plan(config, cpus=cpus, gpus=session.gpus, private=private)
+        if not private:
+            check_memory(config.replay.capacity, Roles(config, plan).spec, session.memory_bytes)
         if options.resume:
             counters.sessions += 1
         else:
             run.create(dump_config(config), {"preset": options.preset, "version": version("apex-mario")})
+        run.lock()
         _log_to(run.log_path)
         training = Training(options, plan, counters, limits, best, display)
         training.introduce(session, data)
@@ -76,15 +82,22 @@ def _session(config: Config, address: str | None, display: Display) -> AbstractC
         display.say(f"joining the Ray cluster at {address} …")
         return ray_session(address, private_cpus=0, object_store_mb=0)
     cores = machine_cores()
-    wanted = make_plan(config, cpus=cores, gpus=torch.cuda.device_count()).cpus
+    plan = make_plan(config, cpus=cores, gpus=torch.cuda.device_count(), private=True)
+    _check_memory_here(config, plan)
     display.say("starting Ray …")
-    return ray_session(None, private_cpus=max(cores, wanted), object_store_mb=config.ray.object_store_mb)
+    return ray_session(None, private_cpus=max(cores, plan.cpus), object_store_mb=config.ray.object_store_mb)
 
 
-def _check_machine(config: Config) -> None:
-    """Refuses what this machine cannot hold before anything is started."""
-    spec = Roles(config, plan=make_plan(config, cpus=1, gpus=1)).spec
-    check_memory(config.replay.capacity, spec, available_memory())
+def _check_memory_here(config: Config, plan: Plan) -> None:
+    """Refuses what this machine cannot hold, before anything is started."""
+    available = available_memory()
+    store = config.ray.object_store_mb * 2**20
+    if store > available // 2:
+        raise UserError(
+            f"--ray.object-store-mb {config.ray.object_store_mb} is more than half of the memory that is available, "
+            f"{available / 2**30:.1f} GiB; a few hundred are ample"
+        )
+    check_memory(config.replay.capacity, Roles(config, plan).spec, memory_for_replay(config, plan, available))
 
 
 class Training:
@@ -119,6 +132,7 @@ class Training:
         self._window = Window()
         self._status = Status(replay_capacity=self._config.replay.capacity, actors=plan.actors)
         self._started = time.monotonic()
+        self._ended: float | None = None  # when the run's limit or signal came
         self._time_before = counters.time_s
         self._last_tick = self._started
         self._next_evaluation = self._started + self._config.eval.interval_s
@@ -162,14 +176,13 @@ class Training:
             return self._finish(ending)
         except RunFailedError as failure:
             self._event(f"launch.py: error: {failure}")
-            self._wait_for_checkpoint()
-            self._event(f"go on from the last checkpoint with: python launch.py --resume {self._run_dir.path}")
+            self._save_what_is_left()
+            return 1
+        except OSError as error:
+            self._event(f"launch.py: error: the run cannot be written: {error}; make room and resume it")
             return 1
         finally:
-            self._tick()
-            self._redraw()
-            self._metrics.close()
-            self._checkpoints.close()
+            self._close()
 
     def _loop(self, signals: StopSignals) -> str:
         next_redraw = 0.0
@@ -190,12 +203,35 @@ class Training:
                 self._supervisor.evaluate()
             self._checkpoint_if_due(now)
 
+    def _close(self) -> None:
+        """The last line of progress; whatever cannot be written any more was said before."""
+        with contextlib.suppress(OSError):
+            self._tick()
+            self._redraw()
+        with contextlib.suppress(OSError):
+            self._metrics.close()
+        self._checkpoints.close()
+
+    def _save_what_is_left(self) -> None:
+        """After a failure: a checkpoint of the learner if that is still there, and how to go on."""
+        self._wait_for_checkpoint()
+        with contextlib.suppress(RunFailedError):
+            state = self._supervisor.learner_state(_SALVAGE_TIMEOUT_S)
+            self._checkpoints.start(state, self._counters, self._best.score)
+            self._wait_for_checkpoint()
+        if newest_checkpoint(self._run_dir.checkpoints) is None:
+            self._event("there is no checkpoint yet: nothing to go on from")
+        else:
+            self._event(f"go on from the last checkpoint with: python launch.py --resume {self._run_dir.path}")
+
     def _finish(self, ending: str) -> int:
         self._event(f"{ending}: stopping …")
+        self._ended = time.monotonic()
         self._supervisor.stop(_STOP_TIMEOUT_S)
-        self._supervisor.final_shard_stats(_STOP_TIMEOUT_S)
+        state = self._supervisor.learner_state(_STOP_TIMEOUT_S)
+        self._supervisor.final_shard_stats(_STATS_TIMEOUT_S)
         self._wait_for_checkpoint()
-        self._checkpoints.start(self._supervisor.learner_state(_STOP_TIMEOUT_S), self._counters, self._best.score)
+        self._checkpoints.start(state, self._counters, self._best.score)
         saved = self._wait_for_checkpoint()
         counters = self._counters
         self._event(
@@ -203,7 +239,8 @@ class Training:
             f"in {clock(counters.time_s)}; samples per insert {counters.samples_per_insert():.2f}"
         )
         self._event(f"evaluate it with: python evaluate.py {self._run_dir.path}")
-        self._event(f"go on with it:    python launch.py --resume {self._run_dir.path}")
+        more = self._limits.raised(counters)
+        self._event(f"go on with it:    python launch.py --resume {self._run_dir.path}{' ' if more else ''}{more}")
         return 0 if saved else 1
 
     def _checkpoint_if_due(self, now: float) -> None:
@@ -274,7 +311,7 @@ class Training:
 
     def _tick(self) -> None:
         """A line of progress and a point on every curve."""
-        now = time.monotonic()
+        now = self._ended or time.monotonic()
         self._counters.time_s = self._time_before + now - self._started
         self._window.seconds = now - self._last_tick
         self._last_tick = now

@@ -1,4 +1,4 @@
-"""What happened since the last line of progress: sums that are read and cleared."""
+"""What happened since the last line of progress."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from learner.remote import LearnerReport
 
 @dataclass
 class Window:
-    """Figures since `clear`."""
+    """Sums from one line of progress to the next, which starts a new window."""
 
     seconds: float = 0.0
     env_steps: int = 0
@@ -18,6 +18,7 @@ class Window:
     samples: int = 0
     learner_seconds: float = 0.0
     learner_waited_s: float = 0.0
+    lost_priority_updates: int = 0  # since the run's processes were started
     actor_seconds: float = 0.0
     actor_waited_s: float = 0.0
     episodes: list[Episode] = field(default_factory=list)
@@ -36,6 +37,7 @@ class Window:
         self.samples += report.samples
         self.learner_seconds += report.seconds
         self.learner_waited_s += report.waited_s
+        self.lost_priority_updates = report.lost_priority_updates
         if report.updates:
             for name in ("loss", "td_error", "q_mean", "grad_norm", "policy_lag"):
                 total = self._learner_sums.get(name, 0.0) + getattr(report, name) * report.updates

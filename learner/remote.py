@@ -18,14 +18,15 @@ _BATCH_POLL_S = 0.1
 class BatchReader(Protocol):
     """Where the learner's batches come from."""
 
+    @property
+    def lost_priority_updates(self) -> int:
+        """Priorities that could not be delivered because their shard was gone."""
+
     def next_batch(self, timeout_s: float) -> Batch | None:
         """The next batch, waiting at most so long."""
 
     def update_priorities(self, batch: Batch, priorities: NDArray[np.float32]) -> None:
         """Sends absolute TD errors back without waiting for the answer."""
-
-    def set_shards(self, shards: list[Any]) -> None:
-        """Replaces the list of live shards."""
 
 
 class LearnerReport(NamedTuple):
@@ -42,6 +43,7 @@ class LearnerReport(NamedTuple):
     q_mean: float
     grad_norm: float
     policy_lag: float  # weight versions between acting and training
+    lost_priority_updates: int  # so far
 
 
 class RemoteLearner:
@@ -85,24 +87,25 @@ class RemoteLearner:
             sums += self._train(batch)
             updates += 1
             samples += len(batch.a_tm1)
-        means = sums / updates if updates else np.full(5, np.nan)
+        loss, td_error, q_mean, grad_norm, policy_lag = (sums / updates if updates else np.full(5, np.nan)).tolist()
         return LearnerReport(
-            updates,
-            self._learner.updates,
-            samples,
-            time.monotonic() - start,
-            waited_s,
-            self._version,
-            *(float(mean) for mean in means),
+            updates=updates,
+            total_updates=self._learner.updates,
+            samples=samples,
+            seconds=time.monotonic() - start,
+            waited_s=waited_s,
+            version=self._version,
+            loss=loss,
+            td_error=td_error,
+            q_mean=q_mean,
+            grad_norm=grad_norm,
+            policy_lag=policy_lag,
+            lost_priority_updates=self._reader.lost_priority_updates,
         )
 
     def state(self) -> dict[str, Any]:
         """All that a restored learner needs; see `Learner.state_dict`."""
         return self._learner.state_dict()
-
-    def set_shards(self, shards: list[Any]) -> None:
-        """Replaces the list of live shards."""
-        self._reader.set_shards(shards)
 
     @ray.method(concurrency_group="control")
     def weights(self, version: int) -> tuple[int, int, list[Any]] | None:
@@ -117,10 +120,10 @@ class RemoteLearner:
         result = self._learner.update(batch)
         absolute = np.abs(result.td_error)
         self._reader.update_priorities(batch, absolute)
+        lag = self._version - batch.weight_version.mean()
         if self._learner.updates % self._broadcast_period == 0:
             self._version += 1
             self._publish()
-        lag = self._version - batch.weight_version.mean()
         return np.array([result.loss, absolute.mean(), result.q_mean, result.grad_norm, lag])
 
     def _publish(self) -> None:

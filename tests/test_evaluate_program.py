@@ -1,8 +1,11 @@
 """`evaluate.py` from the outside."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,16 @@ import torch
 
 import evaluate
 from actors.environment import environment_spec
+from actors.evaluation import evaluation_max_steps
+from actors.remote import RemoteEvaluator
+from common.config import AgentConfig, EnvConfig, EvalConfig, LearnerConfig
 from common.errors import UserError
 from common.networks import build_network
-from common.policy import save_policy
+from common.policy import load_policy, save_policy
+from driver.measuring import find_policy
+from driver.protocol import resolve_protocol
+from learner.checkpoint import save_checkpoint
+from learner.factory import build_learner
 
 ROOT = Path(evaluate.__file__).parent
 
@@ -33,9 +43,26 @@ def save_mario(path: Path, **env: Any) -> Path:
     return path
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def save_steps(run: Path, *steps: int) -> list[Path]:
+    """Checkpoints of a gridworld run after so many updates; returns their policies."""
+    spec = environment_spec(name="gridworld")
+    learner = build_learner(spec=spec, agent=AgentConfig(), learner=LearnerConfig(), seed=0, device="cpu")
+    states = [learner.state_dict() | {"updates": step} for step in steps]
+    metadata = {"env": {"name": "gridworld"}}
+    root = run / "checkpoints"
+    return [save_checkpoint(root, state, spec=spec, metadata=metadata, state={}) / "policy.pt" for state in states]
+
+
+def damage(path: Path) -> None:
+    """Changes one byte, not the size."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", str(ROOT / "evaluate.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
 
 
 def test_the_same_command_gives_the_same_json_and_prints_the_table_alone(tmp_path: Path) -> None:
@@ -96,19 +123,78 @@ def test_settings_come_from_training_unless_given(tmp_path: Path, capsys: pytest
     assert "prove nothing" in capsys.readouterr().out
 
 
-def test_a_run_means_its_best_policy_else_its_newest_complete_checkpoint(tmp_path: Path) -> None:
+def test_a_run_means_its_best_policy_else_its_newest_whole_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds neither"):
-        evaluate.find_policy(tmp_path)
-    for step in ("step-000000000100", "step-000000000200", "step-000000000300"):
-        save_mario(tmp_path / "checkpoints" / step / "policy.pt")
-        if not step.endswith("300"):
-            (tmp_path / "checkpoints" / step / "manifest.json").write_text("{}")
-    newest = tmp_path / "checkpoints" / "step-000000000200" / "policy.pt"
-    assert evaluate.find_policy(tmp_path) == (newest, "the run's newest checkpoint; it has no best.pt yet")
-    assert evaluate.find_policy(newest.parent)[0] == newest
+        find_policy(tmp_path)
+    _, newest, unfinished = save_steps(tmp_path, 100, 200, 300)
+    (unfinished.parent / "manifest.json").unlink()
+    assert find_policy(tmp_path) == (newest, "the run's newest whole checkpoint; it has no best.pt yet")
+    assert find_policy(newest.parent)[0] == newest
     best = save_mario(tmp_path / "best.pt")
-    assert evaluate.find_policy(tmp_path) == (best, "the run's best by its own evaluations")
-    assert evaluate.find_policy(newest) == (newest, "as given")
+    assert find_policy(tmp_path) == (best, "the run's best by its own evaluations")
+    assert find_policy(newest) == (newest, "as given")
+
+
+def test_a_checkpoint_that_is_being_replaced_comes_after_its_successor(tmp_path: Path) -> None:
+    (policy,) = save_steps(tmp_path, 100)
+    shutil.copytree(policy.parent, policy.parent.with_name(f"{policy.parent.name}.replaced"))
+    assert find_policy(tmp_path)[0] == policy
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_that_is_said(tmp_path: Path) -> None:
+    older, newest = save_steps(tmp_path, 100, 200)
+    damage(newest)
+    done = run(tmp_path, "--episodes", "1")
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert done.stderr.startswith("evaluate.py: warning: passing over a damaged checkpoint")
+    assert f"{newest.parent} is damaged: policy.pt has a wrong checksum" in done.stderr
+    assert done.stdout.startswith(f"policy: {older} (the run's newest whole checkpoint")
+
+
+@pytest.mark.parametrize("broken", ["policy.pt", "target.pt"])
+def test_a_damaged_checkpoint_that_was_named_is_refused(
+    broken: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (policy,) = save_steps(tmp_path, 100)
+    damage(policy.parent / broken)
+    assert evaluate.main([str(policy.parent), "--episodes", "1"]) == 2
+    assert f"{broken} has a wrong checksum" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("env", "max_steps"),
+    [
+        (EnvConfig(), 2_000),
+        (EnvConfig(stages=("1-1", "8-4"), max_steps=50), 2_000),
+        (EnvConfig(stages=("game",)), None),
+        (EnvConfig(name="gridworld"), 100),
+    ],
+    ids=["stage", "stages", "game", "gridworld"],
+)
+def test_a_runs_evaluator_and_the_program_cut_episodes_at_the_same_step(
+    env: EnvConfig, max_steps: int | None, tmp_path: Path
+) -> None:
+    spec = environment_spec(name=env.name)
+    save_policy(tmp_path / "p.pt", build_network(spec, False, 0), spec, {"env": asdict(env)})
+    policy = load_policy(tmp_path / "p.pt")
+    program = resolve_protocol(policy, {}, epsilon=0.0, episodes=1, seed=0)
+    in_run = RemoteEvaluator(env=env, agent=AgentConfig(), evaluation=EvalConfig(episodes=1), seed=0)
+    assert [program.make_environment()._max_steps, in_run._envs[0]._max_steps] == [max_steps, max_steps]
+    assert program.as_json()["max_steps"] == max_steps
+
+
+@pytest.mark.parametrize("name", ["mario", "gridworld"])
+def test_a_step_limit_that_was_given_stands(name: str) -> None:
+    assert evaluation_max_steps(name, ("game",), 7) == 7
+
+
+def test_the_grids_protocol_has_null_for_what_does_not_apply(grid_policy: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.json"
+    assert evaluate.main([str(grid_policy), "--episodes", "1", "--json", str(out)]) == 0
+    assert json.loads(out.read_text())["protocol"] | {"randomness": ""} == {
+        "env": "gridworld", "episodes": 1, "epsilon": 0.01, "seed": 0, "max_steps": 100, "randomness": "",
+        "noop_max": None, "sticky_actions": None, "core": None, "actions": None, "frame_skip": None, "frame_stack": 1,
+    }  # fmt: skip
 
 
 def test_a_bare_state_dict_is_understood_by_its_shapes(tmp_path: Path) -> None:
@@ -123,12 +209,18 @@ def test_a_bare_state_dict_is_understood_by_its_shapes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--stages", "9-9"], "9-9"),
+        (["--stages", "9-9"], "error: --stages 9-9: no such stage"),
         (["--video", "a.avi"], "neither .mp4 nor .gif"),
         (["--json", "absent/r.json"], "does not exist"),
         (["--actions", "simple"], "drop the option"),
         (["--core", "snes9x"], "snes9x"),
-        (["--sticky-actions", "1"], "out of range"),
+        (["--sticky-actions", "1"], "error: --sticky-actions 1 is out of range: it must lie between 0 and 0.99"),
+        (["--epsilon", "2"], "error: --epsilon 2 is out of range"),
+        (["--epsilon", "nan"], "error: --epsilon nan is out of range"),
+        (["--episodes", "0"], "error: --episodes 0 is out of range"),
+        (["--seed", "-1"], "error: --seed -1 is out of range"),
+        (["--noop-max", "-1"], "error: --noop-max -1 is out of range"),
+        (["--max-steps", "0"], "error: --max-steps 0 is out of range"),
         (["--watch"], "there is no display to watch on; write a video instead with --video FILE.mp4"),
     ],
 )
@@ -153,8 +245,9 @@ def test_a_missing_policy_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err.startswith("evaluate.py: error: there is no ")
 
 
-def test_a_damaged_sidecar_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    policy = save_mario(tmp_path / "p.pt", frame_skip="four", stages=["1-1"])
+@pytest.mark.parametrize("env", [{"frame_skip": "four"}, {"sticky_actions": 1}, {"stages": ["9-9"]}])
+def test_a_damaged_sidecar_is_one_line(env: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy = save_mario(tmp_path / "p.pt", **{"stages": ["1-1"]} | env)
     assert evaluate.main([str(policy)]) == 2
     assert "damaged env" in capsys.readouterr().err
 
@@ -164,8 +257,25 @@ def test_the_grid_has_no_stages(grid_policy: Path, capsys: pytest.CaptureFixture
     assert "drop --stages" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("options", [["--epsilon", "2"], ["--episodes", "0"], ["--seed", "-1"], ["--noop-max", "x"]])
-def test_numbers_out_of_range_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("option", "kind"), [("--episodes", "whole number"), ("--noop-max", "whole number"), ("--epsilon", "number")]
+)
+def test_what_is_no_number_is_refused_in_one_line(option: str, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        evaluate.main(["x", *options])
-    assert options[0] in capsys.readouterr().err
+        evaluate.main(["x", option, "abc"])
+    assert capsys.readouterr().err == f"evaluate.py: error: argument {option}: 'abc' is no {kind} (see --help)\n"
+
+
+def test_ctrl_c_while_pytorch_is_imported_is_one_line(tmp_path: Path) -> None:
+    # PyTorch's and NumPy's own code may turn the exception into another one.
+    press = "try: __import__('signal').raise_signal(2)\nexcept KeyboardInterrupt: raise ImportError"
+    (tmp_path / "torch.py").write_text(press, encoding="utf-8")
+    done = run("x", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "evaluate.py: interrupted; no result was written\n"
+
+
+def test_the_program_loads_no_ray() -> None:
+    code = "import sys, driver.measuring; print('ray' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from actors.gridworld import GridworldEnvironment
+from actors.gridworld import SIZE, GridworldEnvironment
 from common.policy import load_policy
 from common.presets import PRESETS
-from examples.gridworld import PLAYABLE, SIZE, grid_model, optimal_arrows, value_iteration
+from examples.gridworld import PLAYABLE, grid_model, optimal_arrows, value_iteration
 from learner.checkpoint import newest_checkpoint
 from tests.launching import finish, progress, start
 

@@ -1,54 +1,55 @@
 """`docs/metrics.md` explains every figure that a run writes, and no other."""
 
+import os
 import re
-from dataclasses import replace
+import signal
+from dataclasses import dataclass
 from pathlib import Path
 
-from common.types import Episode, ShardStats
-from driver.counters import Counters, ShardTotals
-from driver.metrics import evaluation_scalars, progress_line, window_scalars
-from driver.window import Window
-from learner.remote import LearnerReport
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.launching import GRID, descendants, finish, progress, start, wait_for
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
-BANDS = re.compile(r"/eps_[\w.]+$")
-EPISODE = Episode(
-    stage="1-1",
-    episode_return=100.0,
-    length=50,
-    x_pos=400,
-    time_left=300,
-    clear=False,
-    stages_cleared=0,
-    truncated=False,
-    epsilon=0.2,
-)
-LEARNED = LearnerReport(
-    updates=1,
-    total_updates=1,
-    samples=64,
-    seconds=1.0,
-    waited_s=0.5,
-    version=1,
-    loss=1.0,
-    td_error=1.0,
-    q_mean=1.0,
-    grad_norm=1.0,
-    policy_lag=1.0,
-)
+BAND = re.compile(r"/eps_[\w.]+$")
+# How the page writes the names that depend on the settings.
+PLACEHOLDERS = ((r"^(eval/\w+)/grid$", r"\1/<stage>"), (r"^(system/restarts)/actor$", r"\1/<role>"))
 
 
-def written() -> tuple[set[str], set[str], set[str]]:
-    """TensorBoard's scalars, their ε bands, and the keys of `progress.jsonl`."""
-    window = Window(seconds=1.0, episodes=[replace(EPISODE, epsilon=epsilon) for epsilon in (0.001, 0.05, 0.5)])
-    window.take_learner(LEARNED)
-    counters = Counters(restarts={"<role>": 1})
-    totals = ShardTotals(counters)
-    totals.take(0, ShardStats(10, 100, 1000, 10, 0, 0, 0), counters)
-    scalars = {**window_scalars(window, counters, totals), **evaluation_scalars({"<stage>": [EPISODE]})}
-    bands = {match.group() for name in scalars if (match := BANDS.search(name))}
-    names = {name for name in scalars if not BANDS.search(name)}
-    return names, bands, set(progress_line(window, counters, totals, 1))
+@dataclass(frozen=True)
+class Written:
+    """What a run left."""
+
+    scalars: set[str]  # TensorBoard's, without those by band of ε
+    bands: set[str]  # their suffixes
+    keys: set[str]  # of all lines of progress.jsonl
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """A short run in which all kinds of things happen: episodes in every band, an evaluation, an actor's death."""
+    run = tmp_path_factory.mktemp("metrics") / "run"
+    process = start(run, *GRID)
+    wait_for(lambda: any(line["updates"] for line in progress(run)), process)
+    os.kill(next(pid for pid, title in descendants(process.pid).items() if "RemoteActor" in title), signal.SIGKILL)
+    wait_for(lambda: progress(run)[-1]["restarts"] == 1 and (run / "best.pt").exists(), process)
+    process.send_signal(signal.SIGINT)
+    status, _, err = finish(process)
+    assert (status, err) == (0, "")
+    events = EventAccumulator(str(run))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    bands = {match.group() for tag in tags if (match := BAND.search(tag))}
+    scalars = {as_in_page(tag) for tag in tags if not BAND.search(tag)}
+    return Written(scalars, bands, set().union(*progress(run)))
+
+
+def as_in_page(tag: str) -> str:
+    """`eval/return/grid` -> `eval/return/<stage>`."""
+    for pattern, replacement in PLACEHOLDERS:
+        tag = re.sub(pattern, replacement, tag)
+    return tag
 
 
 def first_cells(section: str) -> list[str]:
@@ -57,17 +58,14 @@ def first_cells(section: str) -> list[str]:
     return [line.split("|")[1].strip() for line in body.splitlines() if line.startswith("| `")]
 
 
-def test_every_scalar_is_explained() -> None:
-    names, _, _ = written()
-    assert {cell.strip("`") for cell in first_cells("TensorBoard") if "…" not in cell} == names
+def test_every_scalar_is_explained(written: Written) -> None:
+    assert {cell.strip("`") for cell in first_cells("TensorBoard") if "…" not in cell} == written.scalars
 
 
-def test_the_epsilon_bands_are_those_that_are_written() -> None:
-    _, bands, _ = written()
+def test_the_epsilon_bands_are_those_that_are_written(written: Written) -> None:
     explained = next(cell for cell in first_cells("TensorBoard") if "…" in cell)
-    assert bands == set(re.findall(r"/eps_[\w.]+", explained))
+    assert written.bands == set(re.findall(r"/eps_[\w.]+", explained))
 
 
-def test_every_key_of_progress_is_explained() -> None:
-    _, _, keys = written()
-    assert {cell.strip("`") for cell in first_cells("`progress.jsonl`")} == keys
+def test_every_key_of_progress_is_explained(written: Written) -> None:
+    assert {cell.strip("`") for cell in first_cells("`progress.jsonl`")} == written.keys

@@ -76,11 +76,15 @@ REFUSED = {
     "resume without a run": ("--resume", "no run"),
     "resume of nothing": ("--resume nowhere", "nowhere"),
     "two runs": ("--resume a --run-dir b", "two runs"),
+    "run directory is a file": ("--run-dir a-file", "is a file"),
+    "this folder is no run": ("--resume .", "no run"),
+    "run directory in use by something else": ("--run-dir .", "other files"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_bad_options_are_refused_in_one_line_that_names_them(name: str) -> None:
+    Path("a-file").touch()
     arguments, expected = REFUSED[name]
     with pytest.raises(UserError) as error:
         parse_options(arguments.split())
@@ -91,13 +95,17 @@ def test_bad_options_are_refused_in_one_line_that_names_them(name: str) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("env: {sages: [1-1]}", "--env.sages"),
+        ("env: {sages: [1-1]}", "did you mean env.stages"),
         ("agent: {gamma: high}", "--agent.gamma"),
-        ("agent: {gamma: [1, 2]}", "2"),
+        ("agent: {gamma: [1, 2]}", "single value"),
+        ("env: {stages: 1-1}", "list"),
+        ("agent: {double: 'no'}", "true or false"),
+        ("help: true", "no setting help"),
+        ("preset: notebook", "no setting preset"),
         ("- a\n- b", "list"),
         ("env: {stages: [1-1", "YAML"),
-        ("learner: 3", "--learner"),
-        ("learner: {batch_size: true}", "batch-size"),
+        ("learner: 3", "section"),
+        ("learner: {batch_size: true}", "batch_size"),
     ],
 )
 def test_bad_files_are_refused_in_one_line_with_their_name(content: str, expected: str, tmp_path: Path) -> None:
@@ -148,3 +156,24 @@ def test_flatten_names_every_setting_once() -> None:
     )
     assert len(flat) == count
     assert flat["replay.samples_per_insert"] == Config().replay.samples_per_insert
+
+
+def test_an_empty_section_of_a_file_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("env:\nseed: 3\n", encoding="utf-8")
+    assert parse_options(["--config", str(path)]).config == dataclasses.replace(Config(), seed=3)
+
+
+def test_two_drivers_cannot_work_in_one_run(tmp_path: Path) -> None:
+    _start(tmp_path / "run")
+    first, second = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "run")
+    first.lock()
+    with pytest.raises(UserError, match="another launch"):
+        second.lock()
+
+
+def test_help_is_shown_also_beside_resume(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        parse_options(["--resume", "--help"])
+    assert exit_.value.code == 0
+    assert "--replay.samples-per-insert" in capsys.readouterr().out

@@ -24,17 +24,25 @@ CONFIG = Config()
 def test_auto_fills_the_cores_that_the_learner_leaves(
     cpus: int, gpus: int, actors: int, device: str, threads: int
 ) -> None:
-    plan = make_plan(CONFIG, cpus=cpus, gpus=gpus)
+    plan = make_plan(CONFIG, cpus=cpus, gpus=gpus, private=True)
     assert (plan.actors, plan.learner_device, plan.learner_threads) == (actors, device, threads)
 
 
 def test_an_explicit_count_is_honoured_over_the_cores() -> None:
-    plan = make_plan(replace(CONFIG, actors=ActorsConfig(count=50)), cpus=2, gpus=0)
+    plan = make_plan(replace(CONFIG, actors=ActorsConfig(count=50)), cpus=2, gpus=0, private=True)
     assert plan.actors == 50
     assert plan.cpus == 51
 
 
 def test_cuda_is_refused_where_there_is_none_and_left_alone_when_the_cpu_is_asked_for() -> None:
     with pytest.raises(UserError, match="no GPU"):
-        make_plan(replace(CONFIG, learner=LearnerConfig(device="cuda")), cpus=4, gpus=0)
-    assert make_plan(replace(CONFIG, learner=LearnerConfig(device="cpu")), cpus=4, gpus=1).learner_device == "cpu"
+        make_plan(replace(CONFIG, learner=LearnerConfig(device="cuda")), cpus=4, gpus=0, private=True)
+    assert (
+        make_plan(replace(CONFIG, learner=LearnerConfig(device="cpu")), cpus=4, gpus=1, private=True).learner_device
+        == "cpu"
+    )
+
+
+def test_on_a_cluster_no_core_is_promised_twice() -> None:
+    plan = make_plan(CONFIG, cpus=2, gpus=0, private=False)
+    assert plan.cpus == 2

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -101,12 +102,26 @@ def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no-such-compiler is missing" in compiler_problem()
 
 
+def pages() -> list[Path]:
+    """Everything that is written for readers."""
+    return [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_leads_to_a_file(page: Path) -> None:
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)]
+    relative = [target for target in targets if target and not re.match(r"[a-z]+:", target)]
+    assert [target for target in relative if not (page.parent / target).exists()] == []
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A folder with what `make` needs, without .venv."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
-    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    for name in ("scripts", "driver", "common"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path
 
 
@@ -157,15 +172,31 @@ def test_watching_without_a_run_is_refused_in_one_line(checkout: Path) -> None:
     assert "there is no run" in finished.stderr
 
 
+def make_run(checkout: Path, name: str, age_s: float, *, has_progress: bool = True) -> None:
+    """A run that was written to so long ago, in a folder that changed just now."""
+    run = checkout / "runs" / name
+    run.mkdir(parents=True)
+    for file in ("config.yaml", *(["progress.jsonl"] if has_progress else [])):
+        (run / file).touch()
+        os.utime(run / file, (time.time() - age_s,) * 2)
+
+
 def test_the_newest_run_is_watched(checkout: Path) -> None:
     set_up(checkout, "")
-    for age, name in enumerate(("b", "c", "a")):
-        (checkout / "runs" / name).mkdir(parents=True)
-        os.utime(checkout / "runs" / name, (1000 - age, 1000 - age))
+    make_run(checkout, "b", 20)
+    make_run(checkout, "c", 10, has_progress=False)
+    make_run(checkout, "a", 30)
+    (checkout / "runs" / "a" / "watch.mp4").touch()
+    (checkout / "runs" / "no-run").mkdir()
     (checkout / "evaluate.py").write_text("import sys; print(sys.argv[1:])", encoding="utf-8")
-    finished = make(checkout, "watch")
-    assert "'runs/b', '--episodes', '1', '--video', 'runs/b/watch.mp4'" in finished.stdout
-    assert "The video is runs/b/watch.mp4" in finished.stdout
+    finished = make(checkout, "watch", "ARGS=--video x.mp4")
+    assert finished.stderr == ""
+    assert finished.stdout.splitlines() == [
+        "['runs/c', '--episodes', '1', '--video', 'runs/c/watch.mp4', '--video', 'x.mp4']"
+    ]
+    make_run(checkout, "d", 5)
+    assert "'runs/d'" in make(checkout, "watch").stdout
+    assert "'runs/b'" in make(checkout, "watch", "RUN=runs/b").stdout
 
 
 def test_train_passes_options_on_and_reports_failure(checkout: Path) -> None:

@@ -3,6 +3,8 @@
 import dataclasses
 import logging
 import os
+import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,6 +30,8 @@ IMAGES = EnvironmentSpec((84, 84), 4, ("noop", "right"))
 
 @pytest.fixture(scope="module", autouse=True)
 def local_ray() -> Iterator[None]:
+    # A short path: those of Ray's sockets are limited to 107 bytes.
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     ray.init(
         address="local",
         include_dashboard=False,
@@ -35,9 +39,11 @@ def local_ray() -> Iterator[None]:
         logging_level=logging.ERROR,
         log_to_driver=False,
         object_store_memory=200 * 2**20,
+        _temp_dir=folder,
     )
     yield
     ray.shutdown()
+    shutil.rmtree(folder)
 
 
 def objects_in_store() -> int:
