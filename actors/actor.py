@@ -67,12 +67,14 @@ class _Slot:
     episode_return: float = 0.0
     length: int = 0
     x_pos: int = 0
+    first_update: int = 0
     info: dict[str, Any] = field(default_factory=dict)
 
-    def begin(self) -> NDArray[np.uint8]:
-        """Starts an episode; its first state, [S, *F]."""
+    def begin(self, updates: int) -> NDArray[np.uint8]:
+        """Starts an episode after so many learner updates; its first state, [S, *F]."""
         state, self.info = self.env.reset()
         self.episode_return, self.length, self.x_pos = 0.0, 0, int(self.info["x_pos"])
+        self.first_update = updates
         self.builder.begin(state[-1])
         first: NDArray[np.uint8] = state
         return first
@@ -84,19 +86,22 @@ class _Slot:
         self.info = info
         self.x_pos = max(self.x_pos, int(info["x_pos"]))
 
-    def summary(self, *, truncated: bool, epsilon: float, actor: int) -> Episode:
-        """The finished episode."""
+    def summary(self, *, truncated: bool, epsilon: float, actor: int, updates: int) -> Episode:
+        """The episode, finished after so many learner updates."""
         return Episode(
             stage=str(self.info["stage"]),
             episode_return=self.episode_return,
             length=self.length,
             x_pos=self.x_pos,
+            final_x=int(self.info["x_pos"]),
             time_left=int(self.info["time"]),
             clear=bool(self.info["clear"]),
             stages_cleared=int(self.info["stages_cleared"]),
             truncated=truncated,
             epsilon=epsilon,
             actor=actor,
+            first_update=self.first_update,
+            last_update=updates,
         )
 
 
@@ -141,10 +146,10 @@ class Actor:
         self._num_actions = spec.num_actions
         self._slots = [_Slot(env, builder) for env, builder in zip(envs, builders, strict=True)]
         self._states = np.zeros((len(self._slots), *spec.state_shape), np.uint8)  # [E, S, *F]
-        for i, slot in enumerate(self._slots):
-            self._states[i] = slot.begin()
         self.weight_version = 0
         self.updates = 0
+        for i, slot in enumerate(self._slots):
+            self._states[i] = slot.begin(self.updates)
 
     @property
     def epsilons(self) -> NDArray[np.float64]:
@@ -194,8 +199,8 @@ class Actor:
             return None
         final_value = 0.0 if terminated else float(self._q_values(state[None]).max())
         self._writer.push(slot.builder.end(final_value))
-        episode = slot.summary(truncated=not terminated, epsilon=epsilon, actor=self._index)
-        self._states[i] = slot.begin()
+        episode = slot.summary(truncated=not terminated, epsilon=epsilon, actor=self._index, updates=self.updates)
+        self._states[i] = slot.begin(self.updates)
         return episode
 
     def _choose(self, q_values: NDArray[np.float32], epsilons: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -213,4 +218,11 @@ class Actor:
         newer = self._weights.newer_than(self.weight_version)
         if newer is not None:
             unflatten_(self._network, newer.flat)
+            if self.weight_version == 0 and newer.version > 1:
+                self._join(newer.updates)
             self.weight_version, self.updates = newer.version, newer.updates
+
+    def _join(self, updates: int) -> None:
+        """Counts the running episodes' updates from here, for a learner may have been under way when they began."""
+        for slot in self._slots:
+            slot.first_update = updates

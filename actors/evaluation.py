@@ -178,6 +178,7 @@ class Evaluation:
             episode_return=running.total,
             length=len(running.actions),
             x_pos=running.x_pos,
+            final_x=running.info["x_pos"],
             time_left=running.info["time"],
             clear=running.info["clear"],
             stages_cleared=running.info["stages_cleared"],

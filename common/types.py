@@ -135,9 +135,12 @@ class Episode:
     episode_return: float  # undiscounted sum of the environment's own rewards, unscaled
     length: int  # agent steps
     x_pos: int  # largest horizontal position reached, pixels
+    final_x: int  # horizontal position at the end, pixels
     time_left: int  # game clock at the end
     clear: bool  # the flag or the axe was reached; in "game", at least one stage was
     stages_cleared: int  # 0 or 1 for a single stage
     truncated: bool  # ended by the step limit
     epsilon: float
     actor: int = 0
+    first_update: int = 0  # learner updates behind the weights at its start
+    last_update: int = 0  # and at its end

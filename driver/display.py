@@ -1,10 +1,11 @@
 """What the user sees while a run goes on: a live display on a terminal, plain lines elsewhere."""
 
 import os
+import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -39,11 +40,13 @@ class Status:
     actors: int = 0
     fraction: float = 0.0  # of the run
     evaluation: str = "none yet"
+    longest: int = 0  # agent steps of the session's longest training episode
     recent: deque[Episode] = field(default_factory=lambda: deque(maxlen=_RECENT))
 
-    def take(self, episodes: Iterable[Episode]) -> None:
+    def take(self, episodes: Sequence[Episode]) -> None:
         """Remembers the last episodes."""
         self.recent.extend(episodes)
+        self.longest = max([self.longest, *(episode.length for episode in episodes)])
 
     @property
     def eta_s(self) -> float | None:
@@ -54,6 +57,16 @@ class Status:
     def clear_rate(self) -> float:
         """Of the last training episodes."""
         return sum(e.clear for e in self.recent) / len(self.recent) if self.recent else 0.0
+
+    @property
+    def mean_length(self) -> str:
+        """Of the last training episodes, agent steps."""
+        return _mean(episode.length for episode in self.recent)
+
+    @property
+    def mean_return(self) -> str:
+        """Of the last training episodes."""
+        return _mean(episode.episode_return for episode in self.recent)
 
     def last_x(self, count: int) -> list[int]:
         """Largest x of the last episodes."""
@@ -102,14 +115,14 @@ class Display:
 
 def plain_line(status: Status) -> str:
     """One line of progress for logs and pipes."""
-    x = status.last_x(10)
-    mean_x = f"{sum(x) / len(x):,.0f}" if x else "-"
     return (
         f"{clock(status.time_s)}  steps {status.env_steps:,} ({status.env_steps_per_s:.0f}/s)  "
         f"updates {status.updates:,} ({status.updates_per_s:.1f}/s)  "
-        f"replay {100 * status.replay_size / status.replay_capacity:.0f}%  "
+        f"replay {status.replay_size:,} ({100 * status.replay_size / status.replay_capacity:.0f}%)  "
         f"samples/insert {status.samples_per_insert:.2f}  eps {_epsilons(status)}  "
-        f"x {mean_x}  clear {100 * status.clear_rate:.0f}%  eval {status.evaluation}  ETA {_eta(status)}"
+        f"episodes {status.episodes:,} (longest {status.longest:,})  length {status.mean_length}  "
+        f"return {status.mean_return}  x {_mean(status.last_x(10))}  clear {100 * status.clear_rate:.0f}%  "
+        f"eval {status.evaluation}  ETA {_eta(status)}"
     )
 
 
@@ -136,6 +149,8 @@ def _render(status: Status, width: int) -> Group:
         ("replay", f"{status.replay_size:,}", f"{100 * status.replay_size / status.replay_capacity:.0f} % full"),
         ("samples/insert", f"{status.samples_per_insert:.2f}", f"epsilon {_epsilons(status)}"),
         ("episodes", f"{status.episodes:,}", f"last x {' '.join(str(x) for x in status.last_x(6)) or '-'}"),
+        ("length", status.mean_length, f"mean of the last {len(status.recent)}, longest {status.longest:,}"),
+        ("return", status.mean_return, f"mean of the last {len(status.recent)}"),
         ("clear rate", f"{100 * status.clear_rate:.0f} %", f"of the last {len(status.recent)} training episodes"),
         ("evaluation", status.evaluation, ""),
     ]
@@ -151,7 +166,13 @@ def _render(status: Status, width: int) -> Group:
 
 
 def _epsilons(status: Status) -> str:
-    return f"{status.epsilon_low:.4f}…{status.epsilon_high:.2f}"
+    low, high = status.epsilon_low, status.epsilon_high
+    return f"{low:.4f}" if low == high else f"{low:.4f}…{high:.2f}"
+
+
+def _mean(values: Iterable[float]) -> str:
+    listed = list(values)
+    return f"{statistics.fmean(listed):,.1f}" if listed else "-"
 
 
 def _eta(status: Status) -> str:

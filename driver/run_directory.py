@@ -15,7 +15,8 @@ class RunDirectory:
     config.yaml    the resolved settings; its presence makes a folder a run
     run.json       preset and versions
     progress.jsonl one line every few seconds
-    run.log        what the driver said
+    mario.csv      one row per training episode
+    mario.log      what the driver said
     checkpoints/   one folder per checkpoint
     best.pt        the best evaluated policy, with its sidecar best.json
     events.out.*   TensorBoard
@@ -26,7 +27,8 @@ class RunDirectory:
         self.config_path = path / "config.yaml"
         self.metadata_path = path / "run.json"
         self.progress_path = path / "progress.jsonl"
-        self.log_path = path / "run.log"
+        self.episodes_path = path / "mario.csv"
+        self.log_path = path / "mario.log"
         self.checkpoints = path / "checkpoints"
         self.best_policy = path / "best.pt"
         self._lock: IO[str] | None = None

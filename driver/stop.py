@@ -12,6 +12,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: str | None = None
+        self.exit_status: int | None = None  # after the second signal
 
     def install(self) -> None:
         """Takes over SIGINT and SIGTERM."""
@@ -29,4 +30,6 @@ class StopSignals:
             return
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, signal.SIG_DFL)
-        raise SystemExit(128 + number)
+        self.exit_status = 128 + number
+        # Ray may turn this into an exit of its own, with another status.
+        raise SystemExit(self.exit_status)

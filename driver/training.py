@@ -17,6 +17,7 @@ from common.types import ShardStats
 from driver.checkpoints import CheckpointWriter, read_newest
 from driver.counters import Counters, ShardTotals
 from driver.display import Display, Status, clock
+from driver.episode_log import EpisodeLog
 from driver.evaluations import BestPolicy, Score, describe, describe_briefly
 from driver.limits import Limits
 from driver.metrics import Metrics, evaluation_scalars, progress_line, window_scalars
@@ -52,15 +53,37 @@ def train(options: LaunchOptions, ray_address: str | None) -> int:
     Raises:
         UserError: the run cannot be started as asked.
     """
-    config, run = options.config, options.run
+    run = options.run
     data, counters, best = read_newest(run) if options.resume else (None, Counters(), None)
-    limits = Limits.of(config)
+    limits = Limits.of(options.config)
     reached = limits.reached(counters)
     if options.resume and reached is not None:
         raise UserError(f"the run in {run.path} is complete: {reached}; raise that limit to go on with it")
+    # From here on, because an interrupt inside of Ray's start would crash it; and again after it.
+    signals = StopSignals()
+    signals.install()
+    try:
+        return _train(options, ray_address, signals, data, counters, limits, best)
+    except SystemExit:
+        if signals.exit_status is None:
+            raise
+        return signals.exit_status
+
+
+def _train(
+    options: LaunchOptions,
+    ray_address: str | None,
+    signals: StopSignals,
+    data: CheckpointData | None,
+    counters: Counters,
+    limits: Limits,
+    best: Score | None,
+) -> int:
+    config, run = options.config, options.run
     with Display() as display, _session(config, ray_address, display) as session:
-        signals = StopSignals()
         signals.install()
+        if signals.received is not None:
+            raise KeyboardInterrupt
         private = ray_address is None
         cpus = machine_cores() if private else session.cpus
         plan = make_plan(config, cpus=cpus, gpus=session.gpus, private=private)
@@ -140,6 +163,7 @@ class Training:
         self._checkpoint_requested = False
         self._checkpoint_failing = False
         self._metrics = Metrics(self._run_dir.path, self._run_dir.progress_path)
+        self._episode_log = EpisodeLog(self._run_dir.episodes_path, episodes=counters.episodes, warn=self._event)
 
     def introduce(self, session: Session, data: CheckpointData | None) -> None:
         """Says what was found and what will be done."""
@@ -205,6 +229,7 @@ class Training:
 
     def _close(self) -> None:
         """The last line of progress; whatever cannot be written any more was said before."""
+        self._episode_log.close()
         with contextlib.suppress(OSError):
             self._tick()
             self._redraw()
@@ -277,6 +302,7 @@ class Training:
     def _actor(self, report: ActorReport) -> None:
         self._window.take_actor(report)
         self._status.take(report.episodes)
+        self._episode_log.take_episodes(report.episodes)
         self._counters.env_steps += report.env_steps
         for episode in report.episodes:
             self._counters.episodes += 1
@@ -285,6 +311,7 @@ class Training:
 
     def _learner(self, report: LearnerReport) -> None:
         self._window.take_learner(report)
+        self._episode_log.take_losses(report.total_updates, report.losses)
         self._counters.updates = report.total_updates
         self._counters.samples += report.samples
         self._counters.weight_version = report.version

@@ -38,6 +38,7 @@ class LearnerReport(NamedTuple):
     seconds: float
     waited_s: float  # for batches
     version: int
+    losses: NDArray[np.float32]  # [updates], one per update, oldest first
     loss: float
     td_error: float  # mean absolute
     q_mean: float
@@ -77,14 +78,16 @@ class RemoteLearner:
         """Trains for so long or so many updates; waits where the replay gives no batch."""
         start = time.monotonic()
         updates, samples, waited_s = 0, 0, 0.0
-        sums = np.zeros(5)
+        sums, losses = np.zeros(5), []
         while time.monotonic() - start < seconds and (max_updates is None or updates < max_updates):
             before = time.monotonic()
             batch = self._reader.next_batch(_BATCH_POLL_S)
             waited_s += time.monotonic() - before
             if batch is None:
                 continue
-            sums += self._train(batch)
+            figures = self._train(batch)
+            sums += figures
+            losses.append(figures[0])
             updates += 1
             samples += len(batch.a_tm1)
         loss, td_error, q_mean, grad_norm, policy_lag = (sums / updates if updates else np.full(5, np.nan)).tolist()
@@ -95,6 +98,7 @@ class RemoteLearner:
             seconds=time.monotonic() - start,
             waited_s=waited_s,
             version=self._version,
+            losses=np.array(losses, np.float32),
             loss=loss,
             td_error=td_error,
             q_mean=q_mean,

@@ -8,8 +8,8 @@ from common.types import Episode
 from driver.display import Display, Status, clock, plain_line
 
 
-def _episode(x: int, *, clear: bool = False) -> Episode:
-    return Episode("1-1", 100.0, 50, x, 300, clear, int(clear), False, 0.1)
+def _episode(x: int, *, clear: bool = False, length: int = 50, total: float = 100.0) -> Episode:
+    return Episode("1-1", total, length, x, x, 300, clear, int(clear), False, 0.1)
 
 
 def _status() -> Status:
@@ -37,6 +37,31 @@ def test_the_plain_line_tells_every_figure() -> None:
     for part in ("1:30", "12,345", "150/s", "678", "20.5/s", "25%", "7.98", "0.0007…0.40", "800", "50%", "3/10 clear"):
         assert part in line
     assert line.endswith("ETA 4:30")
+
+
+def _learning() -> Status:
+    """More episodes than the means are over; one epsilon for all."""
+    status = Status(env_steps=23_456, replay_size=19_500, replay_capacity=20_000)
+    status.epsilon_low = status.epsilon_high = 0.3125
+    status.take([_episode(300, length=9_999, total=5_000.0)])
+    status.take([_episode(300, length=100, total=200.0) for _ in range(30)])
+    status.take([_episode(300, length=201, total=411.0) for _ in range(30)])
+    return status
+
+
+def test_the_figures_of_the_notebooks_bar_are_in_the_plain_line() -> None:
+    line = plain_line(_learning())
+    # The longest of all; the means of the last 50, which are 20 of the shorter and 30 of the longer ones.
+    for part in ("longest 9,999", "length 160.6", "return 326.6", "replay 19,500 (98%)", "eps 0.3125 ", "23,456"):
+        assert part in line
+
+
+def test_the_figures_of_the_notebooks_bar_are_in_the_live_display() -> None:
+    out = io.StringIO()
+    with Display(Console(file=out, width=100, force_terminal=True, color_system=None)) as display:
+        display.update(_learning())
+    for part in ("longest 9,999", "160.6", "326.6", "of the last 50", "19,500", "98 % full", "0.3125", "23,456"):
+        assert part in out.getvalue()
 
 
 def test_a_pipe_gets_plain_lines_seldom_and_every_message() -> None:
@@ -70,4 +95,6 @@ def test_clock() -> None:
 
 
 def test_no_figures_yet_is_no_error() -> None:
-    assert "ETA -" in plain_line(Status())
+    line = plain_line(Status())
+    for part in ("ETA -", "longest 0", "length -", "return -", "x -"):
+        assert part in line

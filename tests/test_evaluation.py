@@ -144,7 +144,7 @@ def test_the_best_episode_is_the_one_that_got_furthest() -> None:
 
 
 def episode(clear: bool, total: float, x_pos: int, length: int) -> Episode:
-    return Episode("1-1", total, length, x_pos, 300, clear, int(clear), False, 0.01)
+    return Episode("1-1", total, length, x_pos, x_pos, 300, clear, int(clear), False, 0.01)
 
 
 def test_figures_of_a_stage() -> None:
