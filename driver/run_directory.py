@@ -1,10 +1,12 @@
 """The folder of one run: what lies where, who may write into it."""
 
+import contextlib
 import fcntl
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from common.errors import UserError
 
@@ -31,7 +33,6 @@ class RunDirectory:
         self.log_path = path / "mario.log"
         self.checkpoints = path / "checkpoints"
         self.best_policy = path / "best.pt"
-        self._lock: IO[str] | None = None
 
     @property
     def holds_run(self) -> bool:
@@ -62,13 +63,15 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"cannot write the run directory {self.path}: {error.strerror}") from None
 
-    def lock(self) -> None:
-        """Keeps other drivers out for as long as this process lives; UserError if one is at work here."""
-        self._lock = (self.path / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another launch.py is at work in {self.path}; end it first") from None
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps other drivers out; UserError if one is at work here."""
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"another launch.py is at work in {self.path}; end it first") from None
+            yield
 
     def check_resumable(self) -> None:
         """UserError unless there is a run here that can be written on."""

@@ -93,11 +93,11 @@ def _train(
             counters.sessions += 1
         else:
             run.create(dump_config(config), {"preset": options.preset, "version": version("apex-mario")})
-        run.lock()
-        _log_to(run.log_path)
-        training = Training(options, plan, counters, limits, best, display)
-        training.introduce(session, data)
-        return training.run(signals, data)
+        with run.lock():
+            _log_to(run.log_path)
+            training = Training(options, plan, counters, limits, best, display)
+            training.introduce(session, data)
+            return training.run(signals, data)
 
 
 def _session(config: Config, address: str | None, display: Display) -> AbstractContextManager[Session]:

@@ -167,9 +167,10 @@ def test_an_empty_section_of_a_file_changes_nothing(tmp_path: Path) -> None:
 def test_two_drivers_cannot_work_in_one_run(tmp_path: Path) -> None:
     _start(tmp_path / "run")
     first, second = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "run")
-    first.lock()
-    with pytest.raises(UserError, match="another launch"):
-        second.lock()
+    with first.lock(), pytest.raises(UserError, match="another launch"), second.lock():
+        pass
+    with second.lock():
+        pass
 
 
 def test_help_is_shown_also_beside_resume(capsys: pytest.CaptureFixture[str]) -> None:
