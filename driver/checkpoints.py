@@ -90,6 +90,6 @@ def read_newest(run: RunDirectory) -> tuple[CheckpointData | None, Counters, Sco
     try:
         counters = Counters.from_json(data.state["counters"])
         best = data.state["best"]
-        return data, counters, None if best is None else (float(best[0]), float(best[1]))
+        return data, counters, None if best is None else (float(best[0]), float(best[1]), float(best[2]))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(f"{path}/state.json is not of this version ({error}); start a new run") from None

@@ -13,11 +13,11 @@ from common.types import EnvironmentSpec, Episode
 from driver.counters import Counters
 from driver.run_directory import RunDirectory
 
-Score = tuple[float, float]  # clear rate, then mean x: for as long as nothing is cleared
+Score = tuple[float, float, float]  # clear rate, then mean x while little is cleared, then mean return
 
 
 class BestPolicy:
-    """Keeps the policy with the highest clear rate, mean x among equals, as `best.pt`."""
+    """Keeps the policy with the highest clear rate as `best.pt`; among equals mean x, then mean return decides."""
 
     def __init__(self, config: Config, spec: EnvironmentSpec, run: RunDirectory, score: Score | None) -> None:
         self._config = config
@@ -28,7 +28,11 @@ class BestPolicy:
     def consider(self, report: EvaluationReport, counters: Counters) -> bool:
         """Saves the evaluated policy if none was better; tells whether it did."""
         episodes = _all(report)
-        score = (statistics.fmean(e.clear for e in episodes), statistics.fmean(e.x_pos for e in episodes))
+        score = (
+            statistics.fmean(e.clear for e in episodes),
+            statistics.fmean(e.x_pos for e in episodes),
+            statistics.fmean(e.episode_return for e in episodes),
+        )
         if self.score is not None and score < self.score:
             return False
         network = build_network(self._spec, self._config.agent.dueling, seed=0)

@@ -37,7 +37,7 @@ def test_the_preset_ends_by_itself_with_an_optimal_move_of_every_square(tmp_path
         learned = load_policy(path).q_values(states())
         chosen = optimal[np.arange(len(PLAYABLE)), learned.argmax(axis=1)]
         np.testing.assert_allclose(chosen, optimal.max(axis=1), err_msg=str(path))
-    np.testing.assert_allclose(load_policy(checkpoint / "policy.pt").q_values(states()), optimal, atol=0.1)
+    np.testing.assert_allclose(load_policy(checkpoint / "policy.pt").q_values(states()), optimal, atol=0.02)
 
 
 def n_step_values_of_a_random_walk(n_step: int, gamma: float) -> NDArray[np.float64]:

@@ -1,10 +1,14 @@
 """`launch.py` for real: the emulator, Ray processes, TensorBoard files, checkpoints, signals."""
 
 import os
+import shutil
 import signal
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
+from ray.cluster_utils import Cluster
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from learner.checkpoint import load_checkpoint, newest_checkpoint
@@ -107,6 +111,73 @@ def test_the_death_of_another_role_ends_the_run_with_its_cause(role: str, tmp_pa
     assert "its process is gone" in out + err
     assert f"--resume {run}" in out + err
     assert all_gone(list(children))
+
+
+def test_an_actor_that_keeps_dying_ends_the_run_with_that_cause(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start(run, *GRID, "--actors.count", "1")
+    killed = set()
+    while process.poll() is None:
+        for pid, title in descendants(process.pid).items():
+            if title.startswith("ray::RemoteActor") and pid not in killed:
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+    status, out, err = finish(process)
+    assert (status, err) == (1, "")
+    assert len(killed) == 5
+    assert "actor 0 died 5 times in a row" in out
+
+
+def test_a_second_signal_ends_the_run_at_once_and_leaves_nothing_running(tmp_path: Path) -> None:
+    process = start(tmp_path / "run", *GRID)
+    wait_for(lambda: any(line["updates"] for line in progress(tmp_path / "run")), process)
+    children = list(descendants(process.pid))
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    status, out, err = finish(process, timeout_s=30)
+    assert (status, err) == (130, "") or (status, "go on with it" in out) == (0, True)  # it may have been quick
+    assert all_gone(children)
+
+
+def test_an_interrupt_before_the_run_begins_is_one_line(tmp_path: Path) -> None:
+    process = start(tmp_path / "run", *GRID)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    status, _, err = finish(process)
+    assert (status, err) == (130, "launch.py: interrupted before the run began\n")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_reader_that_goes_away_does_not_end_the_training(tmp_path: Path) -> None:
+    process = start(tmp_path / "run", *GRID, "--max-updates", "200")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(120) == 0
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert progress(tmp_path / "run")[-1]["updates"] == 200
+
+
+def test_a_run_joins_the_cluster_that_is_named_and_leaves_it_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # not tmp_path: the paths of sockets must be short
+    head = {"num_cpus": 3, "include_dashboard": False, "object_store_memory": 100 * 2**20, "temp_dir": str(folder)}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        arguments = [argument for argument in GRID if argument not in ("--ray.address", "local")]
+        for name in ("a", "b"):
+            joined = start(tmp_path / name, *arguments, "--ray.address", cluster.address, "--max-updates", "30")
+            status, out, err = finish(joined)
+            assert (status, err) == (0, "")
+            assert f"Ray cluster at {cluster.address}: 1 node, 3 CPUs" in out
+    finally:
+        cluster.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_two_runs_side_by_side_are_independent(tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""`best.pt` is the best evaluated policy so far."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from actors.environment import environment_spec
+from actors.remote import EvaluationReport
+from common.config import Config, EnvConfig
+from common.networks import build_network, flatten
+from common.policy import load_policy
+from common.types import Episode
+from driver.counters import Counters
+from driver.evaluations import BestPolicy, Score, describe
+from driver.run_directory import RunDirectory
+
+CONFIG = Config(env=EnvConfig(name="gridworld"))
+SPEC = environment_spec(name="gridworld")
+
+
+def _report(clears: list[bool], x: int, seed: int) -> EvaluationReport:
+    episodes = [Episode("1-1", 10.0, 5, x, x, 300, clear, int(clear), False, 0.01) for clear in clears]
+    weights = flatten(build_network(SPEC, dueling=False, seed=seed))
+    return EvaluationReport({"1-1": episodes}, weights, 100 * seed, 1.0, None, (0, 0))
+
+
+def _best(tmp_path: Path, score: Score | None = None) -> BestPolicy:
+    return BestPolicy(CONFIG, SPEC, RunDirectory(tmp_path), score)
+
+
+def _saved_updates(tmp_path: Path) -> object:
+    return load_policy(tmp_path / "best.pt").metadata["updates"]
+
+
+def test_more_clears_beat_a_larger_x_and_x_decides_among_equal_clears(tmp_path: Path) -> None:
+    best, counters = _best(tmp_path), Counters(env_steps=7)
+    assert best.consider(_report([False, False], 3_000, seed=1), counters)
+    assert best.consider(_report([True, False], 500, seed=2), counters)
+    assert not best.consider(_report([False, False], 3_100, seed=3), counters)
+    assert _saved_updates(tmp_path) == 200
+    assert best.consider(_report([True, False], 501, seed=4), counters)
+    assert not best.consider(_report([True, False], 500, seed=5), counters)
+    assert _saved_updates(tmp_path) == 400
+
+
+def test_the_saved_policy_is_the_evaluated_one(tmp_path: Path) -> None:
+    _best(tmp_path).consider(_report([True], 10, seed=3), Counters())
+    policy = load_policy(tmp_path / "best.pt")
+    np.testing.assert_array_equal(flatten(policy.network), flatten(build_network(SPEC, dueling=False, seed=3)))
+    assert policy.spec == SPEC
+
+
+def test_a_resumed_run_keeps_its_best(tmp_path: Path) -> None:
+    assert not _best(tmp_path, (0.5, 100.0, 0.0)).consider(_report([False, True], 99, seed=1), Counters())
+    assert not (tmp_path / "best.pt").exists()
+
+
+@pytest.mark.parametrize(("clears", "text"), [([True] * 10, "72-100 %"), ([False] * 10, "0-28 %")])
+def test_the_description_gives_wilsons_interval(clears: list[bool], text: str) -> None:
+    assert text in describe(_report(clears, 1_234, seed=1))
