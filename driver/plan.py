@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from common.config import Config
 from common.errors import UserError
+from common.types import EnvironmentSpec
 from common.validation import largest_chunk
+from replay.memory import bytes_per_transition
 from replay.rate_limiter import RateLimiter, minimum_error_buffer
 
 _PROCESS_BYTES = 400 * 2**20  # an actor, the learner or the evaluator, PyTorch included
@@ -72,6 +74,12 @@ def build_limiter(config: Config) -> RateLimiter:
         max_insert=largest_chunk(config),
         max_sample=config.learner.batch_size,
     )
+
+
+def transition_bytes(config: Config, spec: EnvironmentSpec) -> int:
+    """Estimated bytes of one stored transition, all-in."""
+    chunk = config.actors.chunk_length
+    return bytes_per_transition(spec, (chunk + spec.frame_stack - 1 + config.agent.n_step) / chunk)
 
 
 def memory_for_replay(config: Config, plan: Plan, available_bytes: int) -> int:

@@ -22,7 +22,7 @@ from driver.evaluations import BestPolicy, Score, describe, describe_briefly
 from driver.limits import Limits
 from driver.metrics import Metrics, evaluation_scalars, progress_line, window_scalars
 from driver.options import LaunchOptions, dump_config
-from driver.plan import Plan, machine_cores, make_plan, memory_for_replay
+from driver.plan import Plan, machine_cores, make_plan, memory_for_replay, transition_bytes
 from driver.ray_session import Session, ray_session
 from driver.roles import Roles
 from driver.run_directory import RunDirectory
@@ -31,7 +31,7 @@ from driver.supervisor import Listener, RunFailedError, Supervisor
 from driver.window import Window
 from learner.checkpoint import CheckpointData, CheckpointError, newest_checkpoint
 from learner.remote import LearnerReport
-from replay.memory import available_memory, bytes_per_transition, check_memory
+from replay.memory import available_memory, check_memory
 
 _log = logging.getLogger("apex-mario")
 
@@ -88,7 +88,9 @@ def _train(
         cpus = machine_cores() if private else session.cpus
         plan = make_plan(config, cpus=cpus, gpus=session.gpus, private=private)
         if not private:
-            check_memory(config.replay.capacity, Roles(config, plan).spec, session.memory_bytes)
+            check_memory(
+                config.replay.capacity, transition_bytes(config, Roles(config, plan).spec), session.memory_bytes
+            )
         if options.resume:
             counters.sessions += 1
         else:
@@ -120,7 +122,8 @@ def _check_memory_here(config: Config, plan: Plan) -> None:
             f"--ray.object-store-mb {config.ray.object_store_mb} is more than half of the memory that is available, "
             f"{available / 2**30:.1f} GiB; a few hundred are ample"
         )
-    check_memory(config.replay.capacity, Roles(config, plan).spec, memory_for_replay(config, plan, available))
+    each = transition_bytes(config, Roles(config, plan).spec)
+    check_memory(config.replay.capacity, each, memory_for_replay(config, plan, available))
 
 
 class Training:
@@ -176,7 +179,8 @@ class Training:
             say(f"Ray cluster at {session.address}: {session.description}")
         actors = f"{plan.actors} actor{'s' if plan.actors > 1 else ''}"
         shards = f"{config.replay.shards} replay shard{'s' if config.replay.shards > 1 else ''}"
-        say(f"{actors} with {config.actors.envs_per_actor} environments each, {shards}, learner on {learner}")
+        envs = f"{config.actors.envs_per_actor} environment{'s' if config.actors.envs_per_actor > 1 else ''}"
+        say(f"{actors} with {envs} each, {shards}, learner on {learner}")
         if session.address is None and config.actors.count != "auto" and plan.cpus > machine_cores():
             say(f"note: {plan.actors} actors and the learner share {machine_cores()} cores, as you asked")
         if session.address is not None and plan.cpus > session.cpus:
@@ -187,7 +191,7 @@ class Training:
             say(f"resuming from {data.path.name}: {self._counters.env_steps:,} env steps; the replay fills anew")
         elif self._counters.sessions:
             say("resuming a run that has no checkpoint yet: starting from its beginning")
-        each = bytes_per_transition(Roles(config, plan).spec)
+        each = transition_bytes(config, Roles(config, plan).spec)
         _log.info("replay capacity %d, at most %d bytes each", config.replay.capacity, each)
         text = "".join(f"    {line}\n" for line in dump_config(config).splitlines())
         self._metrics.text("config", text, self._counters.env_steps)

@@ -11,35 +11,40 @@ BYTES_PER_TRANSITION_ESTIMATE = 1_400
 """Bytes that one stored Mario transition takes at most, all-in: about 1,035 for its lz4 frame, a tenth of that
 for the frames at both ends of a chunk, and the rest for its numbers, the sum tree and Python's overhead."""
 
+_USUAL_FRAMES_PER_TRANSITION = 1.1
 _MARIO_FRAME_BYTES = 84 * 84
 _VECTOR_OVERHEAD_BYTES = 200  # per-transition arrays, tree, and a share of the objects of short episodes' chunks
 _GIB = 1 << 30
 
 
-def bytes_per_transition(spec: EnvironmentSpec) -> int:
+def bytes_per_transition(spec: EnvironmentSpec, frames_per_transition: float = _USUAL_FRAMES_PER_TRANSITION) -> int:
     """Estimated bytes of one stored transition, all-in.
+
+    Args:
+        spec: the environment's.
+        frames_per_transition: frames in a full chunk over its transitions; what chunks overlap is stored twice.
 
     Images are taken to compress like Mario's; vectors not at all, so that lz4's worst case counts for them.
     """
     frame_bytes = math.prod(spec.frame_shape)
     if len(spec.frame_shape) > 1:
-        return math.ceil(BYTES_PER_TRANSITION_ESTIMATE * frame_bytes / _MARIO_FRAME_BYTES)
+        overlap = max(1.0, frames_per_transition / _USUAL_FRAMES_PER_TRANSITION)
+        return math.ceil(BYTES_PER_TRANSITION_ESTIMATE * overlap * frame_bytes / _MARIO_FRAME_BYTES)
     lz4_worst_case = frame_bytes + frame_bytes // 255 + 16
-    return math.ceil(1.1 * lz4_worst_case) + _VECTOR_OVERHEAD_BYTES
+    return math.ceil(frames_per_transition * lz4_worst_case) + _VECTOR_OVERHEAD_BYTES
 
 
-def check_memory(capacity: int, spec: EnvironmentSpec, available_bytes: int) -> None:
+def check_memory(capacity: int, each: int, available_bytes: int) -> None:
     """Refuses a replay that does not fit into memory.
 
     Args:
         capacity: transitions over all shards on this machine.
-        spec: the environment's.
+        each: bytes of one transition (`bytes_per_transition`).
         available_bytes: what the replay may fill, for instance `available_memory()` less what other roles need.
 
     Raises:
         UserError: with the arithmetic.
     """
-    each = bytes_per_transition(spec)
     if capacity * each <= available_bytes:
         return
     raise UserError(

@@ -51,3 +51,18 @@ def test_samples_per_insert_settles_on_its_setting() -> None:
     stats = [shard.stats() for shard in run.shards]
     ratio = sum(s.samples for s in stats) / sum(s.inserts_while_sampling for s in stats)
     assert ratio == pytest.approx(4.0, rel=0.05)
+
+
+def test_a_full_replay_of_mario_takes_at_most_1400_bytes_a_transition() -> None:
+    config = replace(
+        CONFIG,
+        actors=ActorsConfig(envs_per_actor=4),
+        replay=ReplayConfig(shards=2, capacity=1_600, min_size=200, samples_per_insert=0.05),
+    )
+    run = SerialRun(config)
+    run.run(2_600)
+    run.close()
+    stats = [shard.stats() for shard in run.shards]
+    size = sum(s.size for s in stats)
+    assert size > 1_300  # full, but for the room that the next chunks need
+    assert sum(s.bytes for s in stats) / size <= 1_400
