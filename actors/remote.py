@@ -23,6 +23,7 @@ from common.seeding import role_seed
 from common.types import Episode, Weights
 
 _BLOCKED_POLL_S = 0.1
+_ANSWER_S = 1.0  # for an answer that is waited for
 _EVALUATION_ENVS = 8
 _FRAMES_PER_GIF_FRAME = 2  # an evaluation's animation is kept small: it goes into TensorBoard's file
 
@@ -47,7 +48,13 @@ class ActorReport(NamedTuple):
 
 
 class RemoteWeights:
-    """Asks the learner's process for newer weights: one call in flight, never waiting for it."""
+    """Asks the learner's process for newer weights, one call in flight.
+
+    Args:
+        learner: the learner's Ray actor.
+        poll_s: seconds between calls, whose answers are not waited for. 0: before every step, and waited for,
+            as the tutorials' presets have it, where each step is taken with the weights of the newest update.
+    """
 
     def __init__(self, learner: Any, poll_s: float) -> None:
         self._learner = learner
@@ -57,10 +64,12 @@ class RemoteWeights:
 
     def newer_than(self, version: int) -> Weights | None:
         """See `WeightSource`; a learner that died is asked again later, its last weights stay in use."""
-        if self._pending is None:
+        asked_before = self._pending is not None
+        if not asked_before:
             self._request(version)
+        if self._pending is None or not (asked_before or self._poll_s == 0):
             return None
-        ready, _ = ray.wait([self._pending], timeout=0)
+        ready, _ = ray.wait([self._pending], timeout=_ANSWER_S if self._poll_s == 0 else 0)
         if not ready:
             return None
         try:

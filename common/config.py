@@ -73,7 +73,7 @@ class ActorsConfig:
     max_inserts_in_flight: int = 4
     """Insert calls that an actor may have unanswered before it stops playing."""
     weights_poll_s: float = 1.0
-    """Seconds between an actor's requests for newer weights."""
+    """Seconds between an actor's requests for newer weights; 0: before every step, waiting for the answer."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class Config:
     total_env_steps: int | None = None
     """End after so many agent steps over all actors."""
     max_episodes: int | None = None
-    """End after so many finished training episodes."""
+    """End once so many training episodes are finished; those that end within the next second still count."""
     max_updates: int | None = None
     """End after so many learner updates."""
     max_minutes: float | None = None

@@ -167,6 +167,8 @@ def _render(status: Status, width: int) -> Group:
 
 def _epsilons(status: Status) -> str:
     low, high = status.epsilon_low, status.epsilon_high
+    if not status.actors:
+        return "-"
     return f"{low:.4f}" if low == high else f"{low:.4f}…{high:.2f}"
 
 

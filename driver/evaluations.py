@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from actors.remote import EvaluationReport
-from common.config import Config
+from common.config import Config, EvalConfig
 from common.networks import build_network, unflatten_
 from common.policy import save_policy
 from common.statistics import wilson_interval
@@ -45,6 +45,17 @@ class BestPolicy:
 def policy_metadata(config: Config, counters: Counters, updates: int) -> dict[str, Any]:
     """What goes into a policy's sidecar beside its network."""
     return {"env": asdict(config.env), "env_steps": counters.env_steps, "updates": updates, "seed": config.seed}
+
+
+def protocol_options(evaluation: EvalConfig) -> str:
+    """The options with which `evaluate.py` measures as the run's own evaluator did."""
+    usual = EvalConfig()
+    options = f" --stages {' '.join(evaluation.stages)}" if evaluation.stages else ""
+    if evaluation.epsilon != usual.epsilon:
+        options += f" --epsilon {evaluation.epsilon:g}"
+    if evaluation.noop_max != usual.noop_max:
+        options += f" --noop-max {evaluation.noop_max}"
+    return options
 
 
 def describe(report: EvaluationReport) -> str:

@@ -155,6 +155,27 @@ class Supervisor:
             with contextlib.suppress(RayError):  # the counters stay as they were last heard
                 self.listener.shard(references[reference], ray.get(reference))
 
+    def final_evaluation(self, timeout_s: float, interrupted: Callable[[], bool]) -> None:
+        """Evaluates the last weights that were broadcast, after `stop`; its report goes to the listener.
+
+        Given up, with a line, when it takes too long, when `interrupted` says so or when the evaluator is gone.
+        """
+        if self._evaluator is None:
+            return
+        deadline = time.monotonic() + timeout_s
+        try:
+            _, updates, references = ray.get(self._learner.weights.remote(-1), timeout=timeout_s)
+            ray.get(self._evaluator.begin.remote(references, updates), timeout=timeout_s)
+            while time.monotonic() < deadline and not interrupted():
+                report = ray.get(self._evaluator.run.remote(_SLICE_S), timeout=timeout_s)
+                if report is not None:
+                    self.listener.evaluation(report)
+                    return
+        except RayError as error:
+            self.listener.event(f"the final evaluation failed: {_cause(error)}")
+            return
+        self.listener.event("the final evaluation was cut short")
+
     def _first_incarnation(self) -> int:
         # A resumed run must not replay the random numbers of its earlier sessions.
         return self.counters.sessions * _INCARNATIONS_PER_SESSION

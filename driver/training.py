@@ -18,7 +18,7 @@ from driver.checkpoints import CheckpointWriter, read_newest
 from driver.counters import Counters, ShardTotals
 from driver.display import Display, Status, clock
 from driver.episode_log import EpisodeLog
-from driver.evaluations import BestPolicy, Score, describe, describe_briefly
+from driver.evaluations import BestPolicy, Score, describe, describe_briefly, protocol_options
 from driver.limits import Limits
 from driver.metrics import Metrics, evaluation_scalars, progress_line, window_scalars
 from driver.options import LaunchOptions, dump_config
@@ -40,6 +40,7 @@ _REDRAW_S = 0.5
 _POLL_S = 0.25
 _STOP_TIMEOUT_S = 60.0
 _SALVAGE_TIMEOUT_S = 10.0
+_FINAL_EVALUATION_S = 180.0
 _STATS_TIMEOUT_S = 5.0
 
 
@@ -201,7 +202,7 @@ class Training:
         try:
             self._supervisor.start(None if data is None else data.learner)
             ending = self._loop(signals)
-            return self._finish(ending)
+            return self._finish(ending, signals)
         except RunFailedError as failure:
             self._event(f"launch.py: error: {failure}")
             self._save_what_is_left()
@@ -246,31 +247,39 @@ class Training:
         self._wait_for_checkpoint()
         with contextlib.suppress(RunFailedError):
             state = self._supervisor.learner_state(_SALVAGE_TIMEOUT_S)
-            self._checkpoints.start(state, self._counters, self._best.score)
-            self._wait_for_checkpoint()
+            self._checkpoint_now(state)
         if newest_checkpoint(self._run_dir.checkpoints) is None:
             self._event("there is no checkpoint yet: nothing to go on from")
         else:
             self._event(f"go on from the last checkpoint with: python launch.py --resume {self._run_dir.path}")
 
-    def _finish(self, ending: str) -> int:
+    def _finish(self, ending: str, signals: StopSignals) -> int:
         self._event(f"{ending}: stopping …")
         self._ended = time.monotonic()
         self._supervisor.stop(_STOP_TIMEOUT_S)
         state = self._supervisor.learner_state(_STOP_TIMEOUT_S)
         self._supervisor.final_shard_stats(_STATS_TIMEOUT_S)
-        self._wait_for_checkpoint()
-        self._checkpoints.start(state, self._counters, self._best.score)
-        saved = self._wait_for_checkpoint()
+        saved = self._checkpoint_now(state)
+        if signals.received is None:
+            best = self._best.score
+            self._supervisor.final_evaluation(_FINAL_EVALUATION_S, lambda: signals.received is not None)
+            if self._best.score != best:
+                saved = self._checkpoint_now(state)
         counters = self._counters
         self._event(
             f"{counters.env_steps:,} env steps, {counters.episodes:,} episodes, {counters.updates:,} updates "
             f"in {clock(counters.time_s)}; samples per insert {counters.samples_per_insert():.2f}"
         )
-        self._event(f"evaluate it with: python evaluate.py {self._run_dir.path}")
+        self._event(f"evaluate it with: python evaluate.py {self._run_dir.path}{protocol_options(self._config.eval)}")
         more = self._limits.raised(counters)
         self._event(f"go on with it:    python launch.py --resume {self._run_dir.path}{' ' if more else ''}{more}")
         return 0 if saved else 1
+
+    def _checkpoint_now(self, learner: dict[str, Any]) -> bool:
+        """Writes a checkpoint and waits for it; tells whether it is there."""
+        self._wait_for_checkpoint()
+        self._checkpoints.start(learner, self._counters, self._best.score)
+        return self._wait_for_checkpoint()
 
     def _checkpoint_if_due(self, now: float) -> None:
         self._report_checkpoint()
@@ -279,7 +288,7 @@ class Training:
         settings, (last_time, last_updates) = self._config.checkpoint, self._last_checkpoint
         due = settings.interval_s is not None and now - last_time >= settings.interval_s
         if settings.interval_updates is not None:
-            due |= self._counters.updates - last_updates >= settings.interval_updates
+            due |= self._counters.updates // settings.interval_updates > last_updates // settings.interval_updates
         if due and self._counters.updates > last_updates:
             self._checkpoint_requested = True
             self._last_checkpoint = (now, self._counters.updates)

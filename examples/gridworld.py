@@ -42,6 +42,7 @@ What the article leaves open, and what is chosen here:
 """
 
 import argparse
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -320,6 +321,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"gridworld.py: error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of `… | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

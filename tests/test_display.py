@@ -41,7 +41,7 @@ def test_the_plain_line_tells_every_figure() -> None:
 
 def _learning() -> Status:
     """More episodes than the means are over; one epsilon for all."""
-    status = Status(env_steps=23_456, replay_size=19_500, replay_capacity=20_000)
+    status = Status(env_steps=23_456, replay_size=19_500, replay_capacity=20_000, actors=1)
     status.epsilon_low = status.epsilon_high = 0.3125
     status.take([_episode(300, length=9_999, total=5_000.0)])
     status.take([_episode(300, length=100, total=200.0) for _ in range(30)])

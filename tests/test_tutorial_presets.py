@@ -1,17 +1,20 @@
 """The tutorials' presets have the tutorials' values, and their lockstep."""
 
+import csv
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from common.actions import ACTION_SETS
+from actors.environment import environment_spec
 from common.config import Config
 from common.networks import build_network
 from common.presets import PRESETS
 from common.schedules import decayed_epsilon
-from common.types import EnvironmentSpec
 from driver.options import flatten
+from driver.plan import build_limiter
 from driver.serial import SerialRun
+from tests.launching import finish, progress, start
 
 SHARED = {
     "agent.gamma": 0.9,
@@ -36,6 +39,11 @@ SHARED = {
     "replay.min_size": 32,
     "replay.samples_per_insert": 32.0,
     "replay.error_buffer": 32.0,
+    "replay.importance_exponent": 0.0,
+    "actors.max_inserts_in_flight": 1,
+    "learner.prefetch": 1,
+    "eval.interval_s": 600.0,
+    "eval.noop_max": 0,
     "learner.batch_size": 32,
     "learner.learning_rate": 0.00025,
     "learner.adam_epsilon": 1e-8,
@@ -53,9 +61,10 @@ NOTEBOOK = SHARED | {
     "actors.epsilon_final": 0.02,
     "actors.epsilon_decay": 0.9999,
     "checkpoint.interval_updates": 10_000,
+    "checkpoint.interval_s": None,
+    "print_episodes": False,
     "eval.stages": ("1-3",),
     "eval.epsilon": 0.05,
-    "eval.noop_max": 0,
     "seed": 42,
 }
 ARTICLE = SHARED | {
@@ -63,6 +72,9 @@ ARTICLE = SHARED | {
     "replay.capacity": 30_000,
     "actors.epsilon_start": 0.02,
     "actors.epsilon_final": 0.02,
+    "actors.epsilon_decay": 0.99,
+    "eval.epsilon": 0.02,
+    "eval.stages": (),
     "print_episodes": True,
 }
 
@@ -73,9 +85,16 @@ def test_a_tutorials_preset_has_its_values(preset: str, values: dict[str, object
     assert {name: settings[name] for name in values} == values
 
 
+@pytest.mark.parametrize(("preset", "values"), [("notebook", NOTEBOOK), ("article", ARTICLE)])
+def test_what_a_tutorial_does_not_say_is_as_by_default(preset: str, values: dict[str, object]) -> None:
+    settings, default = flatten(PRESETS[preset]), flatten(Config())
+    assert {name for name in settings if settings[name] != default[name]} <= set(values)
+
+
 def test_the_notebooks_network_has_its_parameters() -> None:
-    spec = EnvironmentSpec((84, 84), 4, ACTION_SETS["simple"])
-    network = build_network(spec, dueling=False, seed=0)
+    env, agent = PRESETS["notebook"].env, PRESETS["notebook"].agent
+    spec = environment_spec(name=env.name, actions=env.actions, frame_stack=env.frame_stack)
+    network = build_network(spec, agent.dueling, seed=0)
     assert sum(parameter.numel() for parameter in network.parameters()) == 1_687_719
 
 
@@ -84,6 +103,29 @@ def test_the_notebooks_epsilon_is_at_its_floor_after_39_119_updates() -> None:
     start, final, decay = actors.epsilon_start, actors.epsilon_final, actors.epsilon_decay
     assert decayed_epsilon(39_118, start, final, decay) > 0.02
     assert decayed_epsilon(39_119, start, final, decay) == 0.02
+
+
+@pytest.mark.parametrize("preset", ["notebook", "article"])
+def test_learning_may_begin_with_the_32nd_transition_and_not_before(preset: str) -> None:
+    limiter = build_limiter(PRESETS[preset])
+    for _ in range(31):
+        limiter.insert(1)
+        assert not limiter.can_sample(32)
+    limiter.insert(1)
+    assert limiter.can_sample(32)
+
+
+def test_the_presets_processes_take_turns_too(tmp_path: Path) -> None:
+    arguments = ["--preset", "notebook", "--env.name", "gridworld", "--ray.address", "local", "--eval.no-enabled"]
+    status, _, err = finish(start(tmp_path / "run", *arguments, "--ray.object-store-mb", "100", "--max-updates", "300"))
+    assert (status, err) == (0, "")
+    last = progress(tmp_path / "run")[-1]
+    assert last["updates"] == 300
+    assert 31 <= last["env_steps"] - last["updates"] <= 36  # the 32nd step's update is the first; 4 are in flight
+    with (tmp_path / "run" / "mario.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    learned = [row for row in rows[-10:] if int(row["Length"]) > 3]
+    assert all(row["Loss"] for row in learned)
 
 
 def _lockstep(preset: str) -> Config:
