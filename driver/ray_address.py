@@ -50,6 +50,8 @@ def prepare_environment(address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # A process without a GPU sees none because it was given none; Ray would warn about how it does that.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Otherwise the GCS keeps a record of each of the hundred thousand latest calls: hundreds of megabytes.
+    os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
     if address is None:
         os.environ.pop("RAY_ADDRESS", None)
         os.environ["RAY_AUTH_MODE"] = "token"

@@ -3,8 +3,10 @@
 import os
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 
 from common.errors import UserError
@@ -19,8 +21,13 @@ def _no_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def listening() -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"127.0.0.1:{server.getsockname()[1]}"
+    """An address where gRPC is spoken, as Ray does; `test_launch.py` joins a real cluster."""
+    with ThreadPoolExecutor(max_workers=1) as threads:
+        server = grpc.server(threads)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        yield f"127.0.0.1:{port}"
+        server.stop(None).wait()
 
 
 def _write_address_file(folder: Path, address: str) -> None:
@@ -49,6 +56,14 @@ def test_a_stale_address_file_is_one_clear_line(tmp_path: Path) -> None:
     assert find_address("local") is None
 
 
+def test_another_program_at_the_address_is_not_taken_for_ray() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        pytest.raises(UserError, match="no Ray answers"),
+    ):
+        find_address(f"127.0.0.1:{server.getsockname()[1]}")
+
+
 @pytest.mark.parametrize(
     ("address", "expected"),
     [("127.0.0.1:9", "no Ray answers"), ("nonsense", "HOST:PORT"), ("auto", "any Ray"), ("host:port", "HOST:PORT")],
@@ -63,7 +78,13 @@ def test_a_bad_address_is_refused_with_its_source(address: str, expected: str, m
 
 
 def test_each_private_ray_has_a_secret_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
+    for name in (
+        "RAY_AUTH_MODE",
+        "RAY_AUTH_TOKEN",
+        "RAY_USAGE_STATS_ENABLED",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO",
+        "RAY_task_events_report_interval_ms",
+    ):
         monkeypatch.setenv(name, "")  # so that it is restored afterwards
     secrets = []
     for _ in range(2):
