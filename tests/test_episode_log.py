@@ -237,7 +237,7 @@ def read(run: Path) -> list[dict[str, str]]:
 
 def test_a_run_writes_a_row_per_episode_and_its_continuation_goes_on(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    status, _, err = finish(start(run, *GRID, "--max-updates", "60", "--env.max-steps", "20"))
+    status, _, err = finish(start(run, *GRID, "--max-updates", "600", "--env.max-steps", "20"))
     assert (status, err) == (0, "")
     last, first_session = progress(run)[-1], read(run)
     assert [int(row["Episode"]) for row in first_session] == list(range(1, last["episodes"] + 1))
@@ -250,7 +250,7 @@ def test_a_run_writes_a_row_per_episode_and_its_continuation_goes_on(tmp_path: P
     assert not (run / "run.log").exists()
 
     before = (run / "mario.csv").read_bytes()
-    status, _, err = finish(start_raw("--resume", str(run), "--max-updates", "120"))
+    status, _, err = finish(start_raw("--resume", str(run), "--max-updates", "900"))
     assert (status, err) == (0, "")
     assert (run / "mario.csv").read_bytes().startswith(before)
     resumed = read(run)
