@@ -17,6 +17,9 @@ from gym_super_mario_bros._roms import rom_path
 from nes_py.nes_env import _LIB
 from numpy.typing import NDArray
 
+from actors import fceumm
+from actors.fceumm import FceummCore
+from actors.preprocessing import Canvas, pool, preprocess
 from common.errors import UserError
 
 SCREEN_SHAPE = (240, 256, 3)
@@ -55,6 +58,19 @@ class EmulatorCore(Protocol):
     def read_screen(self, out: NDArray[np.uint8]) -> None:
         """Writes the frame last drawn into `out`: RGB, uint8 [240, 256, 3], contiguous."""
 
+    def keep_screen(self) -> None:
+        """Keeps a copy of the frame last drawn, for `read_frame`."""
+
+    def read_frame(self, *, pooled: bool) -> NDArray[np.uint8]:
+        """The frame last drawn as the network sees it, see `actors.preprocessing`.
+
+        Args:
+            pooled: whether it is the maximum, per colour channel, of this frame and the one kept.
+
+        Returns:
+            Grey, uint8 [84, 84], a new array.
+        """
+
     def backup(self) -> None:
         """Keeps the console's present state for `restore`."""
 
@@ -82,6 +98,8 @@ class NesPyCore:
         self._controller = _bytes_at(_LIB.Controller(self._handle, 0), 1)
         screen = _bytes_at(_LIB.Screen(self._handle), 240 * 256 * 4)
         self._screen = np.frombuffer(screen, np.uint8).reshape(240, 256, 4)  # B, G, R, unused
+        self._kept, self._newest = (np.zeros(SCREEN_SHAPE, np.uint8) for _ in range(2))
+        self._canvas = Canvas()
 
     def reset(self) -> None:
         """See `EmulatorCore`."""
@@ -96,6 +114,15 @@ class NesPyCore:
         """See `EmulatorCore`."""
         cv2.cvtColor(self._screen, cv2.COLOR_BGRA2RGB, dst=out)
 
+    def keep_screen(self) -> None:
+        """See `EmulatorCore`."""
+        self.read_screen(self._kept)
+
+    def read_frame(self, *, pooled: bool) -> NDArray[np.uint8]:
+        """See `EmulatorCore`."""
+        self.read_screen(self._newest)
+        return preprocess(pool(self._kept, self._newest) if pooled else self._newest, self._canvas)
+
     def backup(self) -> None:
         """See `EmulatorCore`."""
         _LIB.Backup(self._handle)
@@ -109,19 +136,21 @@ class NesPyCore:
         self._free()
 
 
-_CORES: dict[str, Callable[[Path], EmulatorCore]] = {"nes-py": NesPyCore}
+_CORES: dict[str, Callable[[Path], EmulatorCore]] = {"fceumm": FceummCore, "nes-py": NesPyCore}
 
 
 def resolve_core(name: str) -> str:
-    """The core that a setting means: "auto" is the fastest one installed.
+    """The core that a setting means: "auto" is FCEUmm where it is installed, else nes-py.
 
     Raises:
-        UserError: there is no such core.
+        UserError: there is no such core, or it is not installed.
     """
     if name == "auto":
-        return "nes-py"
+        return FceummCore.name if fceumm.is_installed() else NesPyCore.name
     if name not in _CORES:
         raise UserError(f"unknown emulator core {name!r}; choose one of: auto, {', '.join(_CORES)}")
+    if name == FceummCore.name and not fceumm.is_installed():
+        raise UserError(fceumm.NOT_INSTALLED)
     return name
 
 

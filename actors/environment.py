@@ -9,10 +9,10 @@ import numpy as np
 from nes_py.wrappers import JoypadSpace
 from numpy.typing import NDArray
 
-from actors.cores import SCREEN_SHAPE, make_core, resolve_core
+from actors.cores import make_core, resolve_core
 from actors.gridworld import DEFAULT_MAX_STEPS, GridworldEnvironment, gridworld_spec
 from actors.mario import Info, MarioRules
-from actors.preprocessing import FRAME_SHAPE, pool, preprocess
+from actors.preprocessing import FRAME_SHAPE
 from common.actions import ACTION_SETS, ActionSet
 from common.errors import UserError
 from common.types import EnvironmentSpec
@@ -95,7 +95,7 @@ class MarioEnvironment(gym.Env[NDArray[np.uint8], int]):
 
     A step holds an action for `frame_skip` raw frames, less where the episode ends. The reward is the sum of the rules'
     rewards over these. The new frame is the maximum of the step's last two raw frames, or its only one, through
-    `actors.preprocessing.preprocess`.
+    `actors.preprocessing`.
 
     A single stage ends with death, flag or axe; `clear` is then whether it was flag or axe. "game" starts in 1-1
     with three lives and ends with the last one, or with the axe of 8-4. There `stages_cleared` counts flags and axes,
@@ -140,7 +140,6 @@ class MarioEnvironment(gym.Env[NDArray[np.uint8], int]):
         self._rng = np.random.default_rng(seed)
         self._rules_of: dict[str, MarioRules] = {}
         self._stage = self._stages[0]
-        self._screens = [np.zeros(SCREEN_SHAPE, np.uint8) for _ in range(2)]
         self._frames: deque[NDArray[np.uint8]] = deque(maxlen=spec.frame_stack)
         self._steps = 0
         self._raw_frames = 0
@@ -162,10 +161,9 @@ class MarioEnvironment(gym.Env[NDArray[np.uint8], int]):
         rules = self._rules()
         info = self._start(rules)
         self._over = False
-        rules.core.read_screen(self._screens[0])
         for _ in range(self.environment_spec.frame_stack - 1):
             self._frames.append(np.zeros(FRAME_SHAPE, np.uint8))
-        self._frames.append(preprocess(self._screens[0]))
+        self._frames.append(rules.core.read_frame(pooled=False))
         return np.stack(self._frames), self._full_info(info)
 
     def step(self, action: int) -> tuple[NDArray[np.uint8], float, bool, bool, Info]:
@@ -178,8 +176,8 @@ class MarioEnvironment(gym.Env[NDArray[np.uint8], int]):
             raise ValueError("the episode is over: call reset first")
         if not 0 <= action < len(self._buttons):
             raise ValueError(f"action {action} is not one of 0 … {len(self._buttons) - 1}")
-        reward, terminated, info, screen = self._hold(self._buttons[action])
-        self._frames.append(preprocess(screen))
+        reward, terminated, info, frame = self._hold(self._buttons[action])
+        self._frames.append(frame)
         self._steps += 1
         truncated = not terminated and self._max_steps is not None and self._steps >= self._max_steps
         self._over = terminated or truncated
@@ -226,21 +224,20 @@ class MarioEnvironment(gym.Env[NDArray[np.uint8], int]):
                 return info
 
     def _hold(self, buttons: int) -> tuple[float, bool, Info, NDArray[np.uint8]]:
-        """The raw frames of one step: summed reward, whether the episode ended, info, pooled screen."""
+        """The raw frames of one step: summed reward, whether the episode ended, info, pooled frame [84, 84]."""
         rules = self._rules()
-        previous, newest = self._screens
         total = 0.0
         for i in range(1, self._frame_skip + 1):
+            if i > 1:
+                rules.core.keep_screen()
             if not self._sticks():
                 self._held = buttons
             reward, done, info = rules.play_frame(self._held, want_info=i == self._frame_skip)
             total += reward
-            previous, newest = newest, previous
-            rules.core.read_screen(newest)
             if done:
                 break
         self._raw_frames += i
-        return total, done, info, newest if i == 1 else pool(previous, newest)
+        return total, done, info, rules.core.read_frame(pooled=i > 1)
 
     def _sticks(self) -> bool:
         """Whether the previous raw frame's buttons stay pressed."""

@@ -11,11 +11,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 FRAME_SHAPE: Final = (84, 84)
-_RESIZED: Final = (84, 110)  # width, height
-_CROP: Final = slice(18, 102)  # of the resized rows
-# The resized rows 18 … 101 cover the rows 39.3 … 222.5 of the screen: no other needs to be made grey.
-_SOURCE: Final = slice(39, 223)
+SCREEN_ROWS: Final = slice(39, 223)
+"""The rows of the screen, of 240, that reach the network: the resized rows 18 … 101 cover 39.3 … 222.5."""
+
 _RED, _GREEN, _BLUE = np.float32(0.299), np.float32(0.587), np.float32(0.114)
+
+# 240 x 256 pixels become 110 x 84, 24 rows 11: the first 24 rows do not matter to the rows kept, and can be left out
+# without moving any other.
+_LEFT_OUT, _SMALL_LEFT_OUT = 24, 11
+_SMALL: Final = (84, 110 - _SMALL_LEFT_OUT)  # width, height
+_CROP: Final = slice(18 - _SMALL_LEFT_OUT, 102 - _SMALL_LEFT_OUT)
+
+
+class Canvas:
+    """Room for one grey screen; arrays of this size are slow to allocate.
+
+    Attributes:
+        rows: float32 [184, 256], the grey screen's `SCREEN_ROWS`, to be written before `shrink`.
+    """
+
+    def __init__(self) -> None:
+        self._grey = np.zeros((240 - _LEFT_OUT, 256), np.float32)
+        self.rows = self._grey[SCREEN_ROWS.start - _LEFT_OUT : SCREEN_ROWS.stop - _LEFT_OUT]
+
+    def shrink(self) -> NDArray[np.uint8]:
+        """The grey screen as the network sees it: uint8 [84, 84], a new array."""
+        small = cv2.resize(self._grey, _SMALL, interpolation=cv2.INTER_AREA)
+        return np.asarray(small[_CROP].astype(np.uint8))
+
+
+def weigh_colours(colours: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
+    """Grey of RGB colours, uint8 [H, W, 3], into float32 [H, W]."""
+    red, green, blue = cv2.split(colours)
+    np.multiply(red, _RED, out=out, dtype=np.float32)
+    # In the tutorials' order: float32 addition is not associative, and the last bit decides a truncation.
+    for plane, weight in ((green, _GREEN), (blue, _BLUE)):
+        out += plane * weight
 
 
 def pool(previous: NDArray[np.uint8], newest: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -31,22 +62,16 @@ def pool(previous: NDArray[np.uint8], newest: NDArray[np.uint8]) -> NDArray[np.u
     return np.maximum(previous, newest)
 
 
-def preprocess(screen: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def preprocess(screen: NDArray[np.uint8], canvas: Canvas | None = None) -> NDArray[np.uint8]:
     """A raw frame as the network sees it.
 
     Args:
         screen: RGB, uint8 [240, 256, 3].
+        canvas: overwritten; a new one if not given.
 
     Returns:
         Grey, uint8 [84, 84], a new array.
     """
-    red, green, blue = (channel.astype(np.float32) for channel in cv2.split(screen[_SOURCE]))
-    red *= _RED
-    green *= _GREEN
-    blue *= _BLUE
-    # Sums in the tutorials' order: float32 addition is not associative, and the last bit decides a truncation.
-    grey = np.zeros(screen.shape[:2], np.float32)
-    np.add(red, green, out=grey[_SOURCE])
-    grey[_SOURCE] += blue
-    resized = cv2.resize(grey, _RESIZED, interpolation=cv2.INTER_AREA)
-    return np.asarray(resized[_CROP].astype(np.uint8))
+    canvas = canvas or Canvas()
+    weigh_colours(screen[SCREEN_ROWS], canvas.rows)
+    return canvas.shrink()

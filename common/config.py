@@ -18,8 +18,8 @@ class EnvConfig:
     """Stages "1-1" to "8-4", one of them drawn for each episode, or "game": from 1-1 with three lives to game over."""
     actions: Literal["right_only", "simple", "complex"] = "right_only"
     """Action set of gym-super-mario-bros: RIGHT_ONLY (5), SIMPLE_MOVEMENT (7) or COMPLEX_MOVEMENT (12 actions)."""
-    core: Literal["auto", "nes-py"] = "auto"
-    """Emulator core; "auto" takes the fastest that is installed."""
+    core: Literal["auto", "fceumm", "nes-py"] = "auto"
+    """Emulator core; "auto" takes the faster one, FCEUmm, where the group `fast` is installed."""
     frame_skip: int = 4
     """Raw frames that each action is held for."""
     frame_stack: int = 4

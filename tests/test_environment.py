@@ -22,13 +22,13 @@ RIGHT, RUN = 1, 3
 Make = Callable[..., MarioEnvironment]
 
 
-@pytest.fixture
-def make() -> Iterator[Make]:
-    """Makes environments that are closed at the end of the test."""
+@pytest.fixture(params=["nes-py", "fceumm"])
+def make(request: pytest.FixtureRequest) -> Iterator[Make]:
+    """Makes environments that are closed at the end of the test, on each emulator core."""
     made: list[MarioEnvironment] = []
 
     def make_one(**settings: Any) -> MarioEnvironment:
-        defaults: dict[str, Any] = {"core": "nes-py", "noop_max": 0}
+        defaults: dict[str, Any] = {"core": request.param, "noop_max": 0}
         env = make_environment(**(defaults | settings))
         assert isinstance(env, MarioEnvironment)
         made.append(env)

@@ -9,10 +9,14 @@ import pytest
 from gym_super_mario_bros import SuperMarioBrosEnv, actions
 from nes_py import NESEnv
 
-from actors.cores import NesPyCore, checked_rom, make_core, resolve_core
+from actors import fceumm
+from actors.cores import checked_rom, make_core, resolve_core
 from actors.mario import MarioRules
 from common.actions import ACTION_SETS
 from common.errors import UserError
+
+CORES = ("nes-py", "fceumm")
+PRESSES = (0b10000000, 0b10000001, 0b10000010, 0b10000011, 0b10000011, 0b01000000, 0b00100000, 0)
 
 
 @pytest.fixture
@@ -32,11 +36,12 @@ def buttons(seed: int, frames: int) -> Iterator[int]:
 
 
 @pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize(("target", "seed", "frames"), [((1, 1), 0, 500), ((8, 4), 1, 400), (None, 0, 600)])
 def test_every_frame_is_that_of_the_original_environment(
-    target: tuple[int, int] | None, seed: int, frames: int
+    target: tuple[int, int] | None, seed: int, frames: int, core: str
 ) -> None:
-    original, rules = SuperMarioBrosEnv(target=target), MarioRules(make_core("nes-py"), target)
+    original, rules = SuperMarioBrosEnv(target=target), MarioRules(make_core(core), target)
     original.reset()
     rules.reset()
     deaths = 0
@@ -53,6 +58,70 @@ def test_every_frame_is_that_of_the_original_environment(
     rules.close()
 
 
+def play_together(target: tuple[int, int] | None, seed: int, hold: int) -> int:
+    """Plays one episode on both cores, which must agree in everything that the rules and a player see; its frames."""
+    slow, fast = (MarioRules(make_core(name), target) for name in CORES)
+    assert slow.reset() == fast.reset()
+    rng = np.random.default_rng(seed)
+    frames, done = 0, False
+    while not done and frames < 4000:
+        pressed = int(rng.choice(PRESSES))
+        for _ in range(hold):
+            expected, outcome = slow.play_frame(pressed), fast.play_frame(pressed)
+            assert outcome == expected, f"after {frames} frames"
+            frames += 1
+            done = expected[1]
+            if done:
+                break
+        np.testing.assert_array_equal(fast.core.read_frame(pooled=False), slow.core.read_frame(pooled=False))
+        np.testing.assert_array_equal(fast.screen, slow.screen)
+    slow.close()
+    fast.close()
+    return frames
+
+
+@pytest.mark.parametrize(("target", "seed"), [((1, 2), 0), ((2, 2), 1), ((4, 4), 2), ((7, 4), 3)])
+def test_both_cores_play_the_same_game(target: tuple[int, int], seed: int) -> None:
+    assert play_together(target, seed, hold=4) > 60
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("target", [(world, stage) for world in range(1, 9) for stage in range(1, 5)])
+def test_both_cores_play_the_same_game_on_every_stage(target: tuple[int, int]) -> None:
+    assert sum(play_together(target, seed, hold) for seed in range(4) for hold in (1, 4, 16)) > 1000
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_the_same_presses_give_the_same_ram_after_every_reset(core: str) -> None:
+    rules = MarioRules(make_core(core), (1, 1))
+    seen = []
+    for _ in range(3):
+        rules.reset()
+        history = [bytes(rules.ram)]
+        for pressed in buttons(seed=3, frames=200):
+            _, done, _ = rules.play_frame(pressed)
+            history.append(bytes(rules.ram))
+            if done:
+                break
+        seen.append((history, rules.screen.tobytes()))
+    assert seen[0] == seen[1] == seen[2]
+    assert len(set(seen[0][0])) > 100
+
+
+def test_cores_of_one_process_do_not_touch_each_other() -> None:
+    alone, beside = (MarioRules(make_core("fceumm"), (1, 1)) for _ in range(2))
+    alone.reset()
+    beside.reset()
+    for pressed in buttons(seed=0, frames=100):
+        beside.play_frame(pressed)
+    other = MarioRules(make_core("fceumm"), (8, 1))
+    assert alone.play_frame(0)[2]["x_pos"] == 40
+    beside.close()
+    assert alone.play_frame(0)[2]["x_pos"] == 40
+    assert other.stage_number == (8, 1)
+
+
 def test_info_is_left_out_only_where_nobody_wants_it() -> None:
     rules = MarioRules(make_core("nes-py"), (1, 1))
     rules.reset()
@@ -64,9 +133,10 @@ def test_info_is_left_out_only_where_nobody_wants_it() -> None:
         rules.play_frame(0)
 
 
-def test_ram_is_live_and_in_python_ints() -> None:
-    core = make_core("nes-py")
-    assert (len(core.ram), core.ram.readonly, core.has_saved_states) == (2048, False, False)
+@pytest.mark.parametrize("name", CORES)
+def test_ram_is_live_and_in_python_ints(name: str) -> None:
+    core = make_core(name)
+    assert (len(core.ram), core.ram.readonly, core.has_saved_states) == (2048, False, name == "fceumm")
     core.ram[0x75F] = 255
     assert core.ram[0x75F] * 256 == 65280
     core.close()
@@ -93,7 +163,23 @@ def test_a_missing_or_damaged_rom_is_one_line(tmp_path: Path) -> None:
         checked_rom(tmp_path / "short.nes")
 
 
-def test_core_names() -> None:
-    assert resolve_core("auto") == resolve_core("nes-py") == NesPyCore.name
-    with pytest.raises(UserError, match="unknown emulator core 'snes9x'; choose one of: auto, nes-py"):
+def test_auto_is_the_fast_core_where_it_is_installed_else_nes_py(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (resolve_core("auto"), resolve_core("nes-py"), resolve_core("fceumm")) == ("fceumm", "nes-py", "fceumm")
+    monkeypatch.setattr(fceumm, "_library_path", lambda: None)
+    assert resolve_core("auto") == resolve_core("nes-py") == "nes-py"
+    with pytest.raises(UserError, match=r"fceumm is not installed: pip install 'apex-mario\[fast\]' brings it"):
+        resolve_core("fceumm")
+
+
+def test_an_unknown_core_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match="unknown emulator core 'snes9x'; choose one of: auto, fceumm, nes-py"):
         resolve_core("snes9x")
+
+
+def test_a_library_that_does_not_load_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    broken = tmp_path / "fceumm_libretro.so"
+    broken.write_bytes(b"not a library")
+    monkeypatch.setattr(fceumm, "_library_path", lambda: broken)
+    with pytest.raises(UserError, match=r"fceumm_libretro.so cannot be loaded .*; take --env.core nes-py") as error:
+        make_core("fceumm")
+    assert "\n" not in str(error.value)

@@ -24,9 +24,9 @@ def plainly(screen: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return cv2.resize(grey, (84, 110), interpolation=cv2.INTER_AREA)[18:102].astype(np.uint8)
 
 
-def golden_frames() -> NDArray[np.uint8]:
+def golden_frames(core: str) -> NDArray[np.uint8]:
     """Frames of World 1-1: the first and five later ones, uint8 [6, 84, 84]."""
-    env = make_environment(core="nes-py", noop_max=0)
+    env = make_environment(core=core, noop_max=0)
     state, _ = env.reset()
     frames = [state[-1]]
     rng = np.random.default_rng(0)
@@ -59,8 +59,9 @@ def test_pooling_is_per_colour_channel_and_before_grey() -> None:
     assert preprocess(pooled)[0, 0] > max(preprocess(red)[0, 0], preprocess(blue)[0, 0])
 
 
-def test_frames_of_world_1_1_are_the_golden_ones() -> None:
-    frames = golden_frames()
+@pytest.mark.parametrize("core", ["nes-py", "fceumm"])
+def test_frames_of_world_1_1_are_the_golden_ones(core: str) -> None:
+    frames = golden_frames(core)
     with np.load(GOLDEN) as golden:
         np.testing.assert_array_equal(frames, golden["frames"])
     assert hashlib.sha256(frames.tobytes()).hexdigest() == GOLDEN_SHA256
