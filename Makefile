@@ -60,10 +60,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(VENV_WORKS) 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	@$(PIP_INSTALL) setuptools wheel
 	@$(if $(TORCH_INDEX),$(PIP_INSTALL) --no-deps --index-url $(TORCH_INDEX) torch)
-	@$(PIP_INSTALL) --no-build-isolation -e .
+	@$(PIP_INSTALL) --no-build-isolation -e '.[fast]'
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)
 	@echo 'Installing the development tools ...'
-	@$(PIP_INSTALL) --no-build-isolation -e '.[dev]'
+	@$(PIP_INSTALL) --no-build-isolation -e '.[dev,fast]'
 	@touch $@

@@ -9,7 +9,7 @@ import hashlib
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import cv2
 import numpy as np
@@ -21,6 +21,8 @@ from actors import fceumm
 from actors.fceumm import FceummCore
 from actors.preprocessing import Canvas, pool, preprocess
 from common.errors import UserError
+
+CoreName = Literal["fceumm", "nes-py"]
 
 SCREEN_SHAPE = (240, 256, 3)
 RAM_SIZE = 0x800
@@ -41,7 +43,7 @@ class EmulatorCore(Protocol):
             do not overflow as NumPy's bytes do, and is faster to index than an array.
     """
 
-    name: str
+    name: CoreName
     has_saved_states: bool
     ram: memoryview
 
@@ -88,7 +90,7 @@ class NesPyCore:
     widen any more: 8 x 32 KB of program becomes 0.
     """
 
-    name = "nes-py"
+    name: CoreName = "nes-py"
     has_saved_states = False
 
     def __init__(self, rom: Path) -> None:
@@ -136,10 +138,10 @@ class NesPyCore:
         self._free()
 
 
-_CORES: dict[str, Callable[[Path], EmulatorCore]] = {"fceumm": FceummCore, "nes-py": NesPyCore}
+_CORES: dict[CoreName, Callable[[Path], EmulatorCore]] = {"fceumm": FceummCore, "nes-py": NesPyCore}
 
 
-def resolve_core(name: str) -> str:
+def resolve_core(name: str) -> CoreName:
     """The core that a setting means: "auto" is FCEUmm where it is installed, else nes-py.
 
     Raises:
@@ -147,11 +149,12 @@ def resolve_core(name: str) -> str:
     """
     if name == "auto":
         return FceummCore.name if fceumm.is_installed() else NesPyCore.name
-    if name not in _CORES:
+    known = next((core for core in _CORES if core == name), None)
+    if known is None:
         raise UserError(f"unknown emulator core {name!r}; choose one of: auto, {', '.join(_CORES)}")
-    if name == FceummCore.name and not fceumm.is_installed():
+    if known == FceummCore.name and not fceumm.is_installed():
         raise UserError(fceumm.NOT_INSTALLED)
-    return name
+    return known
 
 
 def make_core(name: str) -> EmulatorCore:

@@ -11,7 +11,7 @@ import weakref
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -87,7 +87,7 @@ class FceummCore:
         UserError: the library is not installed, or does not load.
     """
 
-    name = "fceumm"
+    name: Literal["fceumm", "nes-py"] = "fceumm"
     has_saved_states = True
 
     def __init__(self, rom: Path) -> None:

@@ -36,6 +36,7 @@ _CHANGEABLE = (
         "max_",
         "print_",
         "actors.count",
+        "env.core",
     ),
     *("learner.device", "learner.precision", "learner.threads", "learner.prefetch"),
 )

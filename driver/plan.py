@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 
+from actors.cores import CoreName, resolve_core
 from common.config import Config
 from common.errors import UserError
 from common.types import EnvironmentSpec
@@ -21,6 +22,7 @@ class Plan:
     learner_device: str  # "cpu" or "cuda"
     learner_threads: int
     learner_cpus: int  # reserved; shards and evaluator reserve none
+    core: CoreName | None  # emulator core, None where the environment has none
 
     @property
     def cpus(self) -> int:
@@ -43,7 +45,7 @@ def make_plan(config: Config, *, cpus: int, gpus: int, private: bool) -> Plan:
         private: whether Ray is the run's own: then its processes may share cores.
 
     Raises:
-        UserError: CUDA was asked for where there is none.
+        UserError: CUDA was asked for where there is none, or an emulator core that is not installed.
     """
     wanted = config.learner.device
     if wanted == "cuda" and gpus == 0:
@@ -53,7 +55,8 @@ def make_plan(config: Config, *, cpus: int, gpus: int, private: bool) -> Plan:
     threads = auto_threads if config.learner.threads == "auto" else config.learner.threads
     learner_cpus = 1 if on_gpu else min(threads, max(1, cpus - 1))
     actors = _auto_actors(cpus, learner_cpus, private) if config.actors.count == "auto" else config.actors.count
-    return Plan(actors, "cuda" if on_gpu else "cpu", threads, learner_cpus)
+    core = resolve_core(config.env.core) if config.env.name == "mario" else None
+    return Plan(actors, "cuda" if on_gpu else "cpu", threads, learner_cpus, core)
 
 
 def _auto_actors(cpus: int, learner_cpus: int, private: bool) -> int:

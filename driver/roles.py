@@ -1,13 +1,13 @@
 """Creates the roles' processes from the settings."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 
 from actors.environment import environment_spec
 from actors.remote import RemoteActor, RemoteEvaluator
-from common.config import Config
+from common.config import Config, EnvConfig
 from common.seeding import role_seed
 from common.types import EnvironmentSpec
 from driver.plan import Plan, build_limiter
@@ -33,6 +33,11 @@ class Roles:
         """The environment's frames and actions."""
         env = self.config.env
         return environment_spec(name=env.name, actions=env.actions, frame_stack=env.frame_stack)
+
+    @property
+    def _env(self) -> EnvConfig:
+        """The environment's settings, with the one emulator core that all roles take."""
+        return replace(self.config.env, core=self.plan.core or self.config.env.core)
 
     def shard(self, index: int, incarnation: int) -> Any:
         """An empty replay shard with its share of the capacity."""
@@ -78,7 +83,7 @@ class Roles:
         """Actor `index`, on any node with a free core."""
         config = self.config
         return _process(RemoteActor, num_cpus=1, scheduling_strategy="SPREAD").remote(
-            env=config.env,
+            env=self._env,
             agent=config.agent,
             actors=config.actors,
             index=index,
@@ -92,5 +97,5 @@ class Roles:
     def evaluator(self) -> Any:
         """The evaluator beside training."""
         return _process(RemoteEvaluator, num_cpus=0).remote(
-            env=self.config.env, agent=self.config.agent, evaluation=self.config.eval, seed=self.config.seed
+            env=self._env, agent=self.config.agent, evaluation=self.config.eval, seed=self.config.seed
         )

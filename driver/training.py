@@ -181,7 +181,8 @@ class Training:
         actors = f"{plan.actors} actor{'s' if plan.actors > 1 else ''}"
         shards = f"{config.replay.shards} replay shard{'s' if config.replay.shards > 1 else ''}"
         envs = f"{config.actors.envs_per_actor} environment{'s' if config.actors.envs_per_actor > 1 else ''}"
-        say(f"{actors} with {envs} each, {shards}, learner on {learner}")
+        core = f" on the emulator core {plan.core}" if plan.core else ""
+        say(f"{actors} with {envs} each{core}, {shards}, learner on {learner}")
         if session.address is None and config.actors.count != "auto" and plan.cpus > machine_cores():
             say(f"note: {plan.actors} actors and the learner share {machine_cores()} cores, as you asked")
         if session.address is not None and plan.cpus > session.cpus:

@@ -1,11 +1,14 @@
 """How many processes are started on which machine."""
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
-from common.config import ActorsConfig, Config, LearnerConfig
+from actors import fceumm
+from common.config import ActorsConfig, Config, EnvConfig, LearnerConfig
 from common.errors import UserError
+from common.presets import PRESETS
 from driver.plan import make_plan
 
 CONFIG = Config()
@@ -26,6 +29,18 @@ def test_auto_fills_the_cores_that_the_learner_leaves(
 ) -> None:
     plan = make_plan(CONFIG, cpus=cpus, gpus=gpus, private=True)
     assert (plan.actors, plan.learner_device, plan.learner_threads) == (actors, device, threads)
+
+
+def test_the_emulator_core_is_the_fastest_one_installed_or_the_one_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def core(name: Literal["auto", "nes-py", "fceumm"]) -> str | None:
+        return make_plan(replace(CONFIG, env=EnvConfig(core=name)), cpus=2, gpus=0, private=True).core
+
+    assert (core("auto"), core("nes-py")) == ("fceumm", "nes-py")
+    monkeypatch.setattr(fceumm, "is_installed", lambda: False)
+    assert core("auto") == "nes-py"
+    with pytest.raises(UserError, match="fceumm is not installed"):
+        core("fceumm")
+    assert make_plan(PRESETS["gridworld"], cpus=2, gpus=0, private=True).core is None
 
 
 def test_an_explicit_count_is_honoured_over_the_cores() -> None:
