@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.n_step import Ending, NStepAccumulator, Window
-from common.compression import compress_frame, join_frames
+from common.compression import compress_frames
 from common.types import Chunk
 
 
@@ -45,7 +45,7 @@ class ChunkBuilder:
         if self._windows or self._unvalued:
             raise RuntimeError("an episode was begun before the last one's chunks were taken")
         self._clear()
-        self._frames.append(compress_frame(frame))
+        self._frames.append(frame.copy())
 
     def bootstrap(self, value: float) -> Chunk | None:
         """Takes max_a Q of the newest state; returns a chunk if one is full.
@@ -69,7 +69,7 @@ class ChunkBuilder:
     ) -> None:
         """Takes one step: the action in the newest state, the environment's reward and the next frame."""
         self._steps.append(_Step(action, q_tm1, weight_version))
-        self._frames.append(compress_frame(frame))
+        self._frames.append(frame.copy())
         self._unvalued.extend(self._accumulator.add(reward * self._reward_scale, ending))
 
     def end(self, value: float) -> Chunk:
@@ -84,7 +84,8 @@ class ChunkBuilder:
 
     def _clear(self) -> None:
         self._accumulator.reset()
-        self._frames: list[bytes] = []  # from self._first_frame of the episode on
+        # From self._first_frame of the episode on. Copies, because a view would keep a whole state alive.
+        self._frames: list[NDArray[np.uint8]] = []
         self._first_frame = 0
         self._steps: list[_Step] = []  # from self._first_step on
         self._first_step = 0
@@ -102,10 +103,10 @@ class ChunkBuilder:
         start, last = windows[0].start, windows[-1]
         steps = self._steps[start - self._first_step :][: len(windows)]
         end_frame = max(window.start + window.steps for window in windows) + 1
-        frames, frame_ends = join_frames(self._frames[: end_frame - self._first_frame])
+        frames, block_ends = compress_frames(self._frames[: end_frame - self._first_frame])
         chunk = Chunk(
             frames=frames,
-            frame_ends=frame_ends,
+            block_ends=block_ends,
             first_state=start - self._first_frame,
             a_tm1=np.array([step.action for step in steps], np.int32),
             r_t=np.array([window.r_t for window in windows], np.float32),

@@ -48,8 +48,8 @@ class Chunk:
     `first_state + j` and bootstraps from the state whose newest frame is `first_state + j + steps[j]`.
 
     Attributes:
-        frames: the M compressed frames one after the other (see `common.compression`).
-        frame_ends: int32 [M], where each frame ends in `frames`.
+        frames: the M frames in K compressed blocks, one after the other (see `common.compression`).
+        block_ends: int32 [K], where each block ends in `frames`.
         first_state: position among the M frames of the first transition's newest frame.
         a_tm1: int32 [T].
         r_t: float32 [T], discounted sum of the window's rewards, scaled as the learner wants them.
@@ -61,7 +61,7 @@ class Chunk:
     """
 
     frames: bytes
-    frame_ends: NDArray[np.int32]
+    block_ends: NDArray[np.int32]
     first_state: int
     a_tm1: NDArray[np.int32]
     r_t: NDArray[np.float32]
@@ -74,15 +74,27 @@ class Chunk:
     def __len__(self) -> int:
         return len(self.a_tm1)
 
+    @property
+    def num_frames(self) -> int:
+        """M, what the transitions need."""
+        return self.first_state + int((np.arange(len(self)) + self.steps).max()) + 1
+
 
 class ShardSample(NamedTuple):
-    """What one shard answers to a sample request for n transitions."""
+    """What one shard answers to a sample request for n transitions.
 
-    s_tm1: NDArray[np.uint8]  # [n, S, *F]
+    The frames travel as they lie in the shard, in compressed blocks, each block once. Frame i of block k has the number
+    `k * FRAMES_PER_BLOCK + i` (see `common.compression`); -1 stands for a frame before the episode's first, all zeros.
+    """
+
+    blocks: NDArray[np.uint8]  # the K blocks one after the other
+    block_ends: NDArray[np.int64]  # [K], where each block ends in `blocks`
+    frame_shape: tuple[int, ...]  # F
+    s_tm1: NDArray[np.int32]  # [n, S], frame numbers
     a_tm1: NDArray[np.int64]  # [n]
     r_t: NDArray[np.float32]  # [n]
     discount_t: NDArray[np.float32]  # [n]
-    s_t: NDArray[np.uint8]  # [n, S, *F]
+    s_t: NDArray[np.int32]  # [n, S], frame numbers
     ids: NDArray[np.int64]  # [n], never reused, carries the shard's incarnation
     share: NDArray[np.float64]  # [n], p_i / T_k at this draw
     weight_version: NDArray[np.int32]  # [n]
@@ -90,17 +102,26 @@ class ShardSample(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A learner's batch, drawn from one or several shards."""
+    """A learner's batch, drawn from one or several shards.
 
-    s_tm1: NDArray[np.uint8]  # [B, S, *F]
+    Each frame is there once; states are stacked from them where they are needed, on the learner's device.
+    """
+
+    frames: NDArray[np.uint8]  # [M, *F]; row 0 is all zeros, the frame before an episode's first
+    s_tm1: NDArray[np.int32]  # [B, S], rows of `frames`
     a_tm1: NDArray[np.int64]  # [B]
     r_t: NDArray[np.float32]  # [B]
     discount_t: NDArray[np.float32]  # [B]
-    s_t: NDArray[np.uint8]  # [B, S, *F]
+    s_t: NDArray[np.int32]  # [B, S], rows of `frames`
     weight: NDArray[np.float32]  # [B], importance weights, the largest is 1
     ids: NDArray[np.int64]  # [B]
     shard: NDArray[np.int32]  # [B], index of the shard that each came from
     weight_version: NDArray[np.int32]  # [B]
+
+    def stack(self, rows: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """The states [B, S, *F] of `s_tm1` or `s_t`, stacked on the CPU."""
+        states: NDArray[np.uint8] = self.frames[rows]
+        return states
 
 
 class Weights(NamedTuple):

@@ -78,8 +78,9 @@ class Learner:
         Raises:
             RuntimeError: the loss or its gradient is not finite; the weights stay those of the update before.
         """
-        target = self._bootstrap_target(batch)
-        s_tm1, a_tm1 = to_tensor(batch.s_tm1, self.device), to_tensor(batch.a_tm1, self.device)
+        frames, a_tm1 = to_tensor(batch.frames, self.device), to_tensor(batch.a_tm1, self.device)
+        target = self._bootstrap_target(frames, batch)
+        s_tm1 = _stack(frames, to_tensor(batch.s_tm1, self.device))
         q_tm1 = take_actions(self._q_values(self._online, s_tm1), a_tm1)
         td_error = target - q_tm1
         loss = (to_tensor(batch.weight, self.device) * huber(td_error, self._huber_delta)).mean()
@@ -128,10 +129,10 @@ class Learner:
         self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.updates = state["updates"]
 
-    def _bootstrap_target(self, batch: Batch) -> Tensor:
+    def _bootstrap_target(self, frames: Tensor, batch: Batch) -> Tensor:
         """[B]"""
         r_t, discount_t = to_tensor(batch.r_t, self.device), to_tensor(batch.discount_t, self.device)
-        s_t = to_tensor(batch.s_t, self.device)
+        s_t = _stack(frames, to_tensor(batch.s_t, self.device))
         with torch.inference_mode():
             q_t_target = self._q_values(self._target, s_t)
             if not self._double:
@@ -144,6 +145,11 @@ class Learner:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             values: Tensor = network(states)
         return values
+
+
+def _stack(frames: Tensor, rows: Tensor) -> Tensor:
+    """States [B, S, *F] from frames [M, *F] and rows int32 [B, S]."""
+    return frames.index_select(0, rows.flatten()).view(*rows.shape, *frames.shape[1:])
 
 
 def _to_host(td_error: Tensor, loss: Tensor, q_mean: Tensor, grad_norm: Tensor) -> UpdateResult:

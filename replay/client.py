@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.types import Batch, Chunk, ShardSample
+from replay.decoding import decode_states
 from replay.shard import ReplayShard
 
 
@@ -74,18 +75,23 @@ def merge(samples: Sequence[tuple[int, ShardSample]], total_size: int, beta: flo
         samples: pairs of a shard's index and what it answered; a shard may come several times.
         total_size: N, transitions in all shards.
         beta: see `importance_weights`.
+
+    Raises:
+        ValueError: a frame is corrupt.
     """
     drawn = [sample for _, sample in samples]
     counts = [len(sample.ids) for sample in drawn]
     shard = np.repeat(np.array([index for index, _ in samples], np.int32), counts)  # [B]
     shard_fraction = np.bincount(shard)[shard] / len(shard)  # [B]
     share = np.concatenate([sample.share for sample in drawn])
+    states = decode_states(drawn)
     return Batch(
-        s_tm1=np.concatenate([sample.s_tm1 for sample in drawn]),
+        frames=states.frames,
+        s_tm1=states.s_tm1,
         a_tm1=np.concatenate([sample.a_tm1 for sample in drawn]),
         r_t=np.concatenate([sample.r_t for sample in drawn]),
         discount_t=np.concatenate([sample.discount_t for sample in drawn]),
-        s_t=np.concatenate([sample.s_t for sample in drawn]),
+        s_t=states.s_t,
         weight=importance_weights(share, shard_fraction, total_size, beta),
         ids=np.concatenate([sample.ids for sample in drawn]),
         shard=shard,

@@ -1,4 +1,4 @@
-"""Compressed frames in whole chunks, first in, first out, from which states are stacked."""
+"""Compressed frames in whole chunks, first in, first out."""
 
 import sys
 from itertools import pairwise
@@ -7,19 +7,28 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from common.compression import decompress_frame
+from common.compression import FRAMES_PER_BLOCK
 from common.types import Chunk, EnvironmentSpec
 
 _PER_CHUNK_BYTES = 160
-"""A chunk's tuple, its dictionary entry and boxed integers, beside the frames and their ends."""
+"""A chunk's tuple, its dictionary entry and boxed integers, beside the blocks and their ends."""
 
-KnownFrames = dict[tuple[int, int], NDArray[np.uint8]]
-"""Decompressed frames of one draw by (chunk serial, frame position)."""
+_BLOCK_BITS = 32
+"""Low bits of a block's key that hold its place in its chunk; those above count chunks from the oldest on."""
+
+
+class CompressedStates(NamedTuple):
+    """The states of n transitions; see `common.types.ShardSample`."""
+
+    blocks: NDArray[np.uint8]
+    block_ends: NDArray[np.int64]  # [K]
+    s_tm1: NDArray[np.int32]  # [n, S]
+    s_t: NDArray[np.int32]  # [n, S]
 
 
 class _StoredChunk(NamedTuple):
     frames: bytes
-    ends: NDArray[np.int32]  # [M]
+    ends: NDArray[np.int32]  # [K], of its blocks
     first_state: int
     first_sequence: int
     length: int
@@ -70,7 +79,7 @@ class FrameStore:
         """
         serial = self._next_serial
         own = _StoredChunk(
-            bytes(chunk.frames), np.array(chunk.frame_ends, np.int32), chunk.first_state, first_sequence, len(chunk)
+            bytes(chunk.frames), np.array(chunk.block_ends, np.int32), chunk.first_state, first_sequence, len(chunk)
         )
         self._chunks[serial] = own
         self._next_serial += 1
@@ -82,28 +91,32 @@ class FrameStore:
         self._nbytes -= _chunk_bytes(self._chunks.pop(self._first_serial))
         self._first_serial += 1
 
-    def read_state(self, serial: int, sequence: int, later: int, out: NDArray[np.uint8], known: KnownFrames) -> None:
-        """Stacks one state, with zeros for the frames before the episode's first.
+    def read_states(
+        self, serials: NDArray[np.integer], sequences: NDArray[np.int64], steps: NDArray[np.uint8]
+    ) -> CompressedStates:
+        """The frames of n transitions' states, still compressed, each block of frames once.
 
         Args:
-            serial: the chunk.
-            sequence: sequence number of the transition.
-            later: how many steps after the transition's start the state is.
-            out: contiguous uint8 [S, *F], overwritten.
-            known: frames that this draw has decompressed already; new ones are added.
+            serials: [n], the transitions' chunks.
+            sequences: int64 [n], their sequence numbers.
+            steps: uint8 [n], from s_tm1 to s_t.
         """
-        chunk = self._chunks[serial]
-        newest = chunk.first_state + (sequence - chunk.first_sequence) + later
-        stack = self._spec.frame_stack
-        for position, index in enumerate(range(newest - stack + 1, newest + 1)):
-            if index < 0:
-                out[position] = 0
-            elif (serial, index) in known:
-                out[position] = known[serial, index]
-            else:
-                start = int(chunk.ends[index - 1]) if index else 0
-                decompress_frame(memoryview(chunk.frames)[start : int(chunk.ends[index])], out[position])
-                known[serial, index] = out[position]
+        held = [self._chunks[serial] for serial in serials.tolist()]
+        s_tm1 = sequences + np.array([chunk.first_state - chunk.first_sequence for chunk in held])  # newest frame, [n]
+        newest = np.stack([s_tm1, s_tm1 + steps])  # [2, n]
+        positions = newest[..., None] + np.arange(1 - self._spec.frame_stack, 1)  # in the chunk, [2, n, S]
+        block, place = np.divmod(np.maximum(positions, 0), FRAMES_PER_BLOCK)
+        keys = (serials.astype(np.int64) - self._first_serial)[:, None] << _BLOCK_BITS | block  # [2, n, S]
+        wanted, index = np.unique(keys, return_inverse=True)
+        blocks = [self._block(key) for key in wanted.tolist()]
+        numbers = index.reshape(keys.shape) * FRAMES_PER_BLOCK + place
+        numbers[positions < 0] = -1
+        return CompressedStates(
+            blocks=np.frombuffer(b"".join(blocks), np.uint8),
+            block_ends=np.cumsum([len(data) for data in blocks]),
+            s_tm1=numbers[0].astype(np.int32),
+            s_t=numbers[1].astype(np.int32),
+        )
 
     def check_valid(self) -> tuple[bool, str]:
         """Whether the store is consistent, and if not, why."""
@@ -117,6 +130,12 @@ class FrameStore:
         if any(b.first_sequence != a.first_sequence + a.length for a, b in pairwise(chunks)):
             return False, "the chunks' sequence numbers have gaps"
         return True, ""
+
+    def _block(self, key: int) -> bytes:
+        chunk = self._chunks[self._first_serial + (key >> _BLOCK_BITS)]
+        place = key & ((1 << _BLOCK_BITS) - 1)
+        start = int(chunk.ends[place - 1]) if place else 0
+        return chunk.frames[start : int(chunk.ends[place])]
 
 
 def _chunk_bytes(chunk: _StoredChunk) -> int:

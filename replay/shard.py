@@ -3,8 +3,9 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from common.compression import blocks_for
 from common.types import Chunk, EnvironmentSpec, ShardSample, ShardStats
-from replay.frame_store import FrameStore, KnownFrames
+from replay.frame_store import FrameStore
 from replay.rate_limiter import RateLimiter
 from replay.sum_tree import SumTree
 
@@ -133,7 +134,7 @@ class ReplayShard:
             None if the rate limiter refused and nothing was changed.
 
         Raises:
-            ValueError: n is not within the limiter's `max_sample`, or a stored frame is corrupt.
+            ValueError: n is not within the limiter's `max_sample`.
         """
         if not self._limiter.can_sample(n):
             return None
@@ -142,14 +143,17 @@ class ReplayShard:
         u = np.minimum((strata + self._rng.random(n)) / n, 1.0) * total
         slots = self._tree.sample(u)  # [n]
         sequences = self._oldest + (slots - self._oldest) % self._capacity  # [n]
-        s_tm1, s_t = self._states(slots, sequences)
+        states = self._frames.read_states(self._chunk[slots], sequences, self._steps[slots])
         self._limiter.sample(n)
         return ShardSample(
-            s_tm1=s_tm1,
+            blocks=states.blocks,
+            block_ends=states.block_ends,
+            frame_shape=self._spec.frame_shape,
+            s_tm1=states.s_tm1,
             a_tm1=self._a_tm1[slots].astype(np.int64),
             r_t=self._r_t[slots],
             discount_t=self._discount_t[slots],
-            s_t=s_t,
+            s_t=states.s_t,
             ids=self._incarnation << SEQUENCE_BITS | sequences,
             share=self._tree.get(slots) / total,
             weight_version=self._weight_version[slots],
@@ -204,19 +208,6 @@ class ReplayShard:
             return False, "a transition held has no priority, or an evicted one still has"
         return True, ""
 
-    def _states(
-        self, slots: NDArray[np.int64], sequences: NDArray[np.int64]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """s_tm1 and s_t, uint8 [n, S, *F] each."""
-        s_tm1 = np.empty((len(slots), *self._spec.state_shape), np.uint8)
-        s_t = np.empty_like(s_tm1)
-        known: KnownFrames = {}
-        rows = zip(self._chunk[slots].tolist(), sequences.tolist(), self._steps[slots].tolist(), strict=True)
-        for row, (serial, sequence, steps) in enumerate(rows):
-            self._frames.read_state(serial, sequence, 0, s_tm1[row], known)
-            self._frames.read_state(serial, sequence, steps, s_t[row], known)
-        return s_tm1, s_t
-
     def _evict_oldest_chunk(self) -> None:
         n = self._frames.oldest_length
         self._tree.set(self._slots(self._oldest, n), np.zeros(n))
@@ -258,17 +249,17 @@ def validate_chunk(chunk: Chunk, spec: EnvironmentSpec) -> None:
 
 
 def _validate_frames(chunk: Chunk, spec: EnvironmentSpec) -> None:
-    if np.ndim(chunk.frame_ends) != 1 or len(chunk.frame_ends) == 0:
-        raise ValueError(f"chunk.frame_ends has the shape {np.shape(chunk.frame_ends)} instead of (M,)")
-    if (np.diff(chunk.frame_ends, prepend=0) <= 0).any():
-        raise ValueError("chunk.frame_ends does not increase")
-    if chunk.frame_ends[-1] != len(chunk.frames):
-        raise ValueError(f"chunk.frame_ends ends at {chunk.frame_ends[-1]} of {len(chunk.frames)} bytes")
+    if np.ndim(chunk.block_ends) != 1 or len(chunk.block_ends) == 0:
+        raise ValueError(f"chunk.block_ends has the shape {np.shape(chunk.block_ends)} instead of (K,)")
+    if (np.diff(chunk.block_ends, prepend=0) <= 0).any():
+        raise ValueError("chunk.block_ends does not increase")
+    if chunk.block_ends[-1] != len(chunk.frames):
+        raise ValueError(f"chunk.block_ends ends at {chunk.block_ends[-1]} of {len(chunk.frames)} bytes")
     if not 0 <= chunk.first_state < spec.frame_stack:
         raise ValueError(f"chunk.first_state is {chunk.first_state}, not within 0 … {spec.frame_stack - 1}")
-    needed = chunk.first_state + int((np.arange(len(chunk)) + chunk.steps).max()) + 1
-    if needed != len(chunk.frame_ends):
-        raise ValueError(f"chunk has {len(chunk.frame_ends)} frames where its transitions need {needed}")
+    needed = blocks_for(chunk.num_frames)
+    if needed != len(chunk.block_ends):
+        raise ValueError(f"chunk has {len(chunk.block_ends)} blocks of frames where its transitions need {needed}")
 
 
 def _check_range(name: str, values: ArrayLike, low: float, high: float) -> None:

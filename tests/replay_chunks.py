@@ -1,11 +1,12 @@
 """Chunks for the replay's tests, cut from frames in the plainest way."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.compression import compress_frame, join_frames
+from common.compression import compress_frames, decompress_block
 from common.types import Chunk, EnvironmentSpec
 from replay.rate_limiter import RateLimiter
 
@@ -38,12 +39,12 @@ def episode_chunks(
         steps_of_chunk = np.arange(start, min(start + chunk_length, length))
         first_frame = max(0, start - (spec.frame_stack - 1))
         last_frame = min(int(steps_of_chunk[-1]) + n_step, length)
-        data, ends = join_frames([compress_frame(frame) for frame in frames[first_frame : last_frame + 1]])
+        data, ends = compress_frames(list(frames[first_frame : last_frame + 1]))
         windows = np.minimum(n_step, length - steps_of_chunk)
         t = len(steps_of_chunk)
         yield Chunk(
             frames=data,
-            frame_ends=ends,
+            block_ends=ends,
             first_state=start - first_frame,
             a_tm1=((first_action + steps_of_chunk) % spec.num_actions).astype(np.int32),
             r_t=steps_of_chunk.astype(np.float32),
@@ -53,6 +54,16 @@ def episode_chunks(
             weight_version=steps_of_chunk.astype(np.int32),
             actor=0,
         )
+
+
+def chunk_frames(chunk: Chunk, frame_shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """All frames of a chunk, uint8 [M, *F]."""
+    starts = [0, *chunk.block_ends[:-1].tolist()]
+    blocks = [
+        decompress_block(chunk.frames[start:end], math.prod(frame_shape))
+        for start, end in zip(starts, chunk.block_ends.tolist(), strict=True)
+    ]
+    return np.concatenate(blocks).reshape(-1, *frame_shape)
 
 
 def plain_chunk(spec: EnvironmentSpec, length: int, *, priority: float = 1.0, seed: int = 0) -> Chunk:

@@ -7,10 +7,10 @@ import torch
 from actors.actor import Actor
 from actors.environment import environment_spec
 from actors.factory import build_actor, build_exploration
-from common.compression import decompress_frame
 from common.config import ActorsConfig, AgentConfig, EnvConfig
 from common.networks import build_network, flatten
 from common.types import Chunk, EnvironmentSpec, Weights
+from tests.replay_chunks import chunk_frames
 
 
 class _Writer:
@@ -86,10 +86,8 @@ def test_frames_in_chunks_are_the_environments_squares() -> None:
     actor = _actor(writer, _Weights(), actors=ActorsConfig(envs_per_actor=1, chunk_length=5, epsilon=1.0))
     for _ in range(60):
         actor.step()
-    frame = np.zeros(9, np.uint8)
     for chunk in writer.chunks:
-        for start, end in zip([0, *chunk.frame_ends[:-1]], chunk.frame_ends, strict=True):
-            decompress_frame(chunk.frames[start:end], frame)
+        for frame in chunk_frames(chunk, (9,)):
             assert sorted(frame) == [0] * 8 + [255]
 
 
@@ -115,14 +113,9 @@ def test_priorities_come_from_the_actors_own_q_values() -> None:
     actor = _actor(writer, weights, actors=ActorsConfig(envs_per_actor=1, chunk_length=1, epsilon=1.0))
     for _ in range(40):
         actor.step()
-    frame = np.zeros(9, np.uint8)
     for chunk in writer.chunks:
-        states = []
-        for start, end in zip([0, *chunk.frame_ends[:-1]], chunk.frame_ends, strict=True):
-            decompress_frame(chunk.frames[start:end], frame)
-            states.append(frame.copy())
         with torch.inference_mode():
-            q = network(torch.from_numpy(np.stack(states)[:, None])).numpy()
+            q = network(torch.from_numpy(chunk_frames(chunk, (9,))[:, None])).numpy()
         for j in range(len(chunk)):
             bootstrap = q[chunk.first_state + j + chunk.steps[j]].max()
             td = chunk.r_t[j] + chunk.discount_t[j] * bootstrap - q[chunk.first_state + j, chunk.a_tm1[j]]

@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 
 from actors.chunks import ChunkBuilder
 from actors.n_step import Ending
-from common.compression import decompress_frame
 from common.types import Chunk
+from tests.replay_chunks import chunk_frames
 
 SHAPE = (2, 3)
 STACK = 4
@@ -47,14 +47,10 @@ def _play(builder: ChunkBuilder, length: int, ending: Ending, final_value: float
 
 
 def _frames(chunk: Chunk) -> list[int]:
-    starts = [0, *chunk.frame_ends[:-1]]
-    out = np.zeros(SHAPE, np.uint8)
-    values = []
-    for start, end in zip(starts, chunk.frame_ends, strict=True):
-        decompress_frame(chunk.frames[start:end], out)
-        assert (out == out[0, 0]).all()
-        values.append(int(out[0, 0]) - 1)
-    return values
+    frames = chunk_frames(chunk, SHAPE)
+    assert len(frames) == chunk.num_frames
+    assert (frames == frames[:, :1, :1]).all()
+    return [int(frame[0, 0]) - 1 for frame in frames]
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 11, 12, 13, 40])
@@ -78,7 +74,21 @@ def test_a_chunk_carries_its_states_frames_and_the_bootstrap_states_frames() -> 
 
 def test_overlap_is_limited_to_the_context_and_the_window() -> None:
     for chunk in _play(_builder(n_step=5, chunk_length=80), 500, "terminated"):
-        assert len(chunk.frame_ends) <= len(chunk) + STACK - 1 + 5
+        assert len(_frames(chunk)) <= len(chunk) + STACK - 1 + 5
+
+
+def test_chunks_hold_the_frames_of_their_time_though_the_environment_uses_the_memory_again() -> None:
+    builder = _builder(n_step=1, chunk_length=100)
+    frame = _frame(0)
+    builder.begin(frame)
+    for t in range(6):
+        builder.bootstrap(0.0)
+        frame[:] = _frame(t + 1)
+        builder.add(
+            action=0, q_tm1=0.0, weight_version=0, reward=0.0, frame=frame, ending="terminated" if t == 5 else None
+        )
+    frame[:] = 0
+    assert _frames(builder.end(0.0)) == list(range(7))
 
 
 def test_rewards_are_scaled_before_they_are_summed() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from common.compression import decompress_frame
+from common.compression import FRAMES_PER_BLOCK, decompress_block
 from common.types import Chunk, EnvironmentSpec
 from replay.frame_store import FrameStore
 from tests.replay_chunks import episode_chunks, random_frames, reference_state
@@ -15,9 +15,16 @@ SPEC = EnvironmentSpec((5, 6), 4, ("noop", "right"))
 
 
 def read(store: FrameStore, serial: int, sequence: int, later: int) -> NDArray[np.uint8]:
-    out = np.full(SPEC.state_shape, 77, np.uint8)
-    store.read_state(serial, sequence, later, out, {})
-    return out
+    """The state `later` steps after the start of a transition, uint8 [S, *F]."""
+    states = store.read_states(np.array([serial]), np.array([sequence]), np.array([later], np.uint8))
+    blocks = [
+        decompress_block(states.blocks[start:end].tobytes(), 5 * 6)
+        for start, end in zip([0, *states.block_ends[:-1]], states.block_ends, strict=True)
+    ]
+    known = {k * FRAMES_PER_BLOCK + i: frame for k, block in enumerate(blocks) for i, frame in enumerate(block)}
+    zeros = np.zeros(5 * 6, np.uint8)
+    state = [zeros if number == -1 else known[number] for number in states.s_t[0].tolist()]
+    return np.stack(state).reshape(SPEC.state_shape)
 
 
 @settings(deadline=None)
@@ -53,39 +60,30 @@ def test_states_at_the_start_of_an_episode_are_padded_with_zeros() -> None:
     np.testing.assert_array_equal(third[1:], frames[:3])
 
 
-def test_frames_already_known_are_not_decompressed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-
-    def counting(data: bytes | memoryview, out: NDArray[np.uint8]) -> None:
-        calls.append(len(data))
-        decompress_frame(data, out)
-
-    monkeypatch.setattr("replay.frame_store.decompress_frame", counting)
+def test_a_block_that_several_states_need_is_there_once() -> None:
     frames = random_frames(SPEC, 20, seed=4)
     store = FrameStore(SPEC)
     (chunk,) = episode_chunks(SPEC, frames, chunk_length=50, n_step=1)
     serial = store.append(chunk, 0)
-    known: dict[tuple[int, int], NDArray[np.uint8]] = {}
-    states = np.empty((3, *SPEC.state_shape), np.uint8)
-    for row, sequence in enumerate((10, 11, 10)):
-        store.read_state(serial, sequence, 0, states[row], known)
-    assert len(calls) == 5
-    np.testing.assert_array_equal(states[2], reference_state(SPEC, frames, 10))
-    np.testing.assert_array_equal(states[1], reference_state(SPEC, frames, 11))
+    states = store.read_states(np.full(3, serial), np.array([10, 9, 10]), np.ones(3, np.uint8))
+    assert len(states.block_ends) == 2  # frames 6 … 11 are in the blocks 1 and 2
+    assert states.blocks.tobytes() == chunk.frames[chunk.block_ends[0] : chunk.block_ends[2]]
+    assert states.s_tm1.tolist() == [[3, 4, 5, 6], [2, 3, 4, 5], [3, 4, 5, 6]]
+    assert states.s_t.tolist() == [[4, 5, 6, 7], [3, 4, 5, 6], [4, 5, 6, 7]]
 
 
 def test_the_store_owns_its_memory_and_counts_it() -> None:
     frames = random_frames(SPEC, 12, seed=5)
     (chunk,) = episode_chunks(SPEC, frames, chunk_length=50, n_step=3)
-    borrowed = np.concatenate([chunk.frame_ends, chunk.frame_ends])[: len(chunk.frame_ends)]
-    view = Chunk(**(vars(chunk) | {"frames": memoryview(bytearray(chunk.frames)), "frame_ends": borrowed}))
+    borrowed = np.concatenate([chunk.block_ends, chunk.block_ends])[: len(chunk.block_ends)]
+    view = Chunk(**(vars(chunk) | {"frames": memoryview(bytearray(chunk.frames)), "block_ends": borrowed}))
     store = FrameStore(SPEC)
     serial = store.append(view, 0)
     before = read(store, serial, 5, 3)
     view.frames[:] = bytes(len(view.frames))  # type: ignore[index]
     borrowed[:] = 0
     np.testing.assert_array_equal(read(store, serial, 5, 3), before)
-    assert store.nbytes > len(chunk.frames) + 4 * len(chunk.frame_ends)
+    assert store.nbytes > len(chunk.frames) + 4 * len(chunk.block_ends)
     store.evict_oldest()
     assert (len(store), store.nbytes, store.transitions) == (0, 0, 0)
 

@@ -46,9 +46,9 @@ def test_td_error_loss_and_q_mean_are_those_of_the_formulas(double: bool) -> Non
     learner = make_learner(double=double, learning_rate=0.05)
     train(learner, 20)  # so that online and target network choose differently
     state, batch = learner.state_dict(), random_batch(VECTOR_SPEC, seed=99, size=64)
-    q_tm1 = q_values(network_of(state["online"]), batch.s_tm1)
-    q_t_online = q_values(network_of(state["online"]), batch.s_t)
-    q_t_target = q_values(network_of(state["target"]), batch.s_t)
+    q_tm1 = q_values(network_of(state["online"]), batch.stack(batch.s_tm1))
+    q_t_online = q_values(network_of(state["online"]), batch.stack(batch.s_t))
+    q_t_target = q_values(network_of(state["target"]), batch.stack(batch.s_t))
     rows = np.arange(64)
     chosen = (q_t_online if double else q_t_target).argmax(axis=1)
     assert (q_t_online.argmax(axis=1) != q_t_target.argmax(axis=1)).any()

@@ -17,6 +17,7 @@ from replay.client import (
     priorities_by_shard,
     split_evenly,
 )
+from replay.decoding import decode_states
 from replay.rate_limiter import RateLimiter, minimum_error_buffer
 from replay.shard import PRIORITY_EPSILON, ReplayShard
 from tests.replay_chunks import open_limiter, plain_chunk
@@ -128,7 +129,9 @@ def test_several_draws_of_one_shard_add_up() -> None:
     batch = merge(samples, 20, beta=1.0)
     np.testing.assert_array_equal(batch.shard, [0] * 4 + [1] * 3 + [0] * 5)
     np.testing.assert_allclose(batch.weight, [3 / 9] * 4 + [1] * 3 + [3 / 9] * 5, rtol=1e-6)
-    np.testing.assert_array_equal(batch.s_t, np.concatenate([sample.s_t for _, sample in samples]))
+    alone = [decode_states([sample]) for _, sample in samples]
+    s_t = np.concatenate([states.frames[states.s_t] for states in alone])
+    np.testing.assert_array_equal(batch.stack(batch.s_t), s_t)
     assert batch.shard.dtype == np.int32
 
 

@@ -140,16 +140,17 @@ def test_states_round_trip_bit_for_bit(make_shard: MakeShard) -> None:
     assert writer.flush(10)
     reader = RemoteReplayReader(shards, 150, beta=0.4, prefetch=1)
     batch = next_batch(reader)
+    s_tm1, s_t = batch.stack(batch.s_tm1), batch.stack(batch.s_t)
     seen = set()
     for row in range(150):
         step = int(batch.r_t[row])
         end = min(step + n_step, length)
-        np.testing.assert_array_equal(batch.s_tm1[row], reference_state(IMAGES, frames, step))
-        np.testing.assert_array_equal(batch.s_t[row], reference_state(IMAGES, frames, end))
+        np.testing.assert_array_equal(s_tm1[row], reference_state(IMAGES, frames, step))
+        np.testing.assert_array_equal(s_t[row], reference_state(IMAGES, frames, end))
         assert batch.discount_t[row] == np.float32(0 if end == length else GAMMA**n_step)
         seen.add(step)
     assert {0, 1, 2, length - 1} <= seen  # zero padding and the shortest tail were among them
-    assert batch.s_t.flags.owndata
+    assert batch.frames.flags.owndata
 
 
 def test_a_shard_keeps_no_object_store_buffer_alive(make_shard: MakeShard) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.types import Chunk, EnvironmentSpec
+from replay.decoding import decode_states
 from replay.memory import BYTES_PER_TRANSITION_ESTIMATE
 from replay.rate_limiter import RateLimiter
 from replay.shard import PRIORITY_EPSILON, SEQUENCE_BITS, ReplayShard
@@ -45,17 +46,19 @@ def test_samples_are_the_transitions_that_were_inserted(n_step: int) -> None:
     sample = shard.sample(400)
     assert sample is not None
     assert set(sample.ids.tolist()) == set(range(length))
+    states = decode_states([sample])
     for row, step in enumerate(sample.ids.tolist()):
         end = min(step + n_step, length)
-        np.testing.assert_array_equal(sample.s_tm1[row], reference_state(SPEC, frames, step))
-        np.testing.assert_array_equal(sample.s_t[row], reference_state(SPEC, frames, end))
+        np.testing.assert_array_equal(states.frames[states.s_tm1[row]], reference_state(SPEC, frames, step))
+        np.testing.assert_array_equal(states.frames[states.s_t[row]], reference_state(SPEC, frames, end))
         assert sample.a_tm1[row] == step % 3
         assert sample.r_t[row] == step
         assert sample.discount_t[row] == np.float32(0 if end == length else GAMMA**n_step)
         assert sample.weight_version[row] == step
-    assert [a.dtype.name for a in sample[:8]] == [
-        *("uint8", "int64", "float32", "float32", "uint8", "int64", "float64", "int32"),
-    ]
+    assert {name: value.dtype.name for name, value in sample._asdict().items() if isinstance(value, np.ndarray)} == {
+        **{"blocks": "uint8", "block_ends": "int64", "s_tm1": "int32", "a_tm1": "int64", "r_t": "float32"},
+        **{"discount_t": "float32", "s_t": "int32", "ids": "int64", "share": "float64", "weight_version": "int32"},
+    }
     assert sample.size == length
 
 
@@ -258,13 +261,13 @@ def test_the_shard_keeps_no_memory_of_the_chunk() -> None:
         ({"discount_t": np.full(10, 1.5, np.float32)}, "discount_t is not within"),
         ({"a_tm1": np.full(10, 3, np.int32)}, "a_tm1 is not within 0 … 2"),
         ({"steps": np.zeros(10, np.uint8)}, "steps is not within"),
-        ({"steps": np.full(10, 2, np.uint8)}, "11 frames where its transitions need 12"),
-        ({"first_state": 1}, "11 frames where its transitions need 12"),
+        ({"steps": np.full(10, 3, np.uint8)}, "3 blocks of frames where its transitions need 4"),
+        ({"first_state": 2}, "3 blocks of frames where its transitions need 4"),
         ({"first_state": 4}, "first_state is 4"),
         ({"first_state": -1}, "first_state is -1"),
-        ({"frame_ends": np.arange(11, dtype=np.int32)}, "does not increase"),
-        ({"frame_ends": np.arange(1, 12, dtype=np.int32)}, "ends at 11 of"),
-        ({"frame_ends": np.zeros((0,), np.int32)}, "frame_ends has the shape"),
+        ({"block_ends": np.arange(3, dtype=np.int32)}, "does not increase"),
+        ({"block_ends": np.arange(1, 4, dtype=np.int32)}, "ends at 3 of"),
+        ({"block_ends": np.zeros((0,), np.int32)}, "block_ends has the shape"),
     ],
 )
 def test_chunks_that_contradict_themselves_are_refused(changes: dict[str, object], reason: str) -> None:
