@@ -1,18 +1,19 @@
-"""The learner's core: one update step. It knows nothing of Ray, replay or files."""
+"""The learner's core: one update at a time. It knows nothing of Ray, replay or files."""
 
 import copy
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from common.networks import QNetwork, build_network, flatten, to_tensor
+from common.networks import build_network, flatten, to_inputs, to_tensor
 from common.types import Batch, EnvironmentSpec
+from learner.cuda_graph import GraphedStep
 from learner.device import Precision, resolve_device, uses_bfloat16
-from learner.loss import double_dqn_target, dqn_target, huber, take_actions
+from learner.update import SCALARS, UpdateInputs, UpdateStep
 
 
 class UpdateResult(NamedTuple):
@@ -22,6 +23,33 @@ class UpdateResult(NamedTuple):
     loss: float  # mean over the batch of importance weight times Huber loss
     q_mean: float  # mean Q-value of the actions taken
     grad_norm: float  # global, before clipping
+
+
+class PreparedBatch(NamedTuple):
+    """A batch on its way to the device."""
+
+    inputs: UpdateInputs
+    ready: torch.cuda.Event | None  # when it has arrived; None on a CPU
+
+
+class StartedUpdate:
+    """An update that the device may still be busy with."""
+
+    def __init__(self, number: int, packed: Tensor, done: torch.cuda.Event | None) -> None:
+        self.number = number
+        self._packed = packed  # on the host, filled once `done` has come
+        self._done = done
+
+    def read(self) -> UpdateResult:
+        """Waits for the device."""
+        if self._done is not None:
+            self._done.synchronize()
+        packed: NDArray[np.float32] = self._packed.numpy()
+        return UpdateResult(packed[:-SCALARS], *packed[-SCALARS:].tolist())
+
+
+class _Runner(Protocol):
+    def run(self, inputs: UpdateInputs) -> Tensor: ...
 
 
 class Learner:
@@ -64,13 +92,24 @@ class Learner:
         self.device = resolve_device(device)
         self.bfloat16 = uses_bfloat16(precision, self.device)
         self.updates = 0
-        self._double = double
-        self._huber_delta = huber_delta
-        self._max_grad_norm = float("inf") if max_grad_norm is None else max_grad_norm
+        self._on_gpu = self.device.type == "cuda"
         self._target_update_period = target_update_period
-        self._online = build_network(spec, dueling, seed).to(self.device)
-        self._target = copy.deepcopy(self._online).requires_grad_(False)
-        self._optimizer = torch.optim.Adam(self._online.parameters(), learning_rate, eps=adam_epsilon, fused=True)
+        self._step = UpdateStep(
+            build_network(spec, dueling, seed).to(self.device),
+            double=double,
+            learning_rate=learning_rate,
+            adam_epsilon=adam_epsilon,
+            huber_delta=huber_delta,
+            max_grad_norm=float("inf") if max_grad_norm is None else max_grad_norm,
+            dtype=torch.bfloat16 if self.bfloat16 else torch.float32,
+        )
+        self._runner = self._make_runner()
+        self._copies = torch.cuda.Stream(self.device) if self._on_gpu else None
+
+    @property
+    def updates_in_flight(self) -> int:
+        """Updates to start before the oldest one's result is read, so that a GPU has always one to go on with."""
+        return 1 if self._on_gpu else 0
 
     def update(self, batch: Batch) -> UpdateResult:
         """One step of gradient descent on a batch.
@@ -78,30 +117,52 @@ class Learner:
         Raises:
             RuntimeError: the loss or its gradient is not finite; the weights stay those of the update before.
         """
-        frames, a_tm1 = to_tensor(batch.frames, self.device), to_tensor(batch.a_tm1, self.device)
-        target = self._bootstrap_target(frames, batch)
-        s_tm1 = _stack(frames, to_tensor(batch.s_tm1, self.device))
-        q_tm1 = take_actions(self._q_values(self._online, s_tm1), a_tm1)
-        td_error = target - q_tm1
-        loss = (to_tensor(batch.weight, self.device) * huber(td_error, self._huber_delta)).mean()
-        self._optimizer.zero_grad()
-        loss.backward()
-        grad_norm = nn.utils.clip_grad_norm_(self._online.parameters(), self._max_grad_norm)
-        result = _to_host(td_error, loss, q_tm1.mean(), grad_norm)
-        if not np.isfinite([result.loss, result.grad_norm]).all():
-            raise RuntimeError(
-                f"the loss is not finite at update {self.updates + 1} (loss {result.loss}, gradient norm "
-                f"{result.grad_norm}): a smaller learning rate or gradient norm may help"
-            )
-        self._optimizer.step()
+        return self.finish(self.start(self.prepare(batch)))
+
+    def prepare(self, batch: Batch) -> PreparedBatch:
+        """Brings a batch to the device, as the networks take it; this may run in another thread than the updates.
+
+        On a GPU it goes through pinned memory and a stream of its own, beside the update that runs there.
+        """
+        with torch.cuda.stream(self._copies):  # of no effect on a CPU, where it is None
+            frames = to_tensor(batch.frames, self.device)
+            s_tm1, s_t = (self._stack(frames, rows) for rows in (batch.s_tm1, batch.s_t))
+            rest = (batch.a_tm1, batch.r_t, batch.discount_t, batch.weight)
+            inputs = UpdateInputs(s_tm1, s_t, *(to_tensor(array, self.device) for array in rest))
+            return PreparedBatch(inputs, None if self._copies is None else self._copies.record_event())
+
+    def start(self, batch: PreparedBatch) -> StartedUpdate:
+        """Begins an update, which `finish` must be called for, in the same order."""
+        self._receive(batch)
+        packed = self._runner.run(batch.inputs)
         self.updates += 1
         if self.updates % self._target_update_period == 0:
-            self._target.load_state_dict(self._online.state_dict())
+            self._step.copy_target()
+        if not self._on_gpu:
+            return StartedUpdate(self.updates, packed, None)
+        on_host = torch.empty(packed.shape, pin_memory=True).copy_(packed, non_blocking=True)
+        return StartedUpdate(self.updates, on_host, torch.cuda.current_stream(self.device).record_event())
+
+    def finish(self, started: StartedUpdate) -> UpdateResult:
+        """The result of an update.
+
+        Raises:
+            RuntimeError: its loss or gradient is not finite; the weights stay those of the update before, also where
+                further updates were started.
+        """
+        result = started.read()
+        if not np.isfinite([result.loss, result.grad_norm]).all():
+            self.updates = started.number - 1
+            self._step.forgive()
+            raise RuntimeError(
+                f"the loss is not finite at update {started.number} (loss {result.loss}, gradient norm "
+                f"{result.grad_norm}): a smaller learning rate or gradient norm may help"
+            )
         return result
 
     def weights(self) -> NDArray[np.float32]:
         """The online network's parameters, float32 [P] in `state_dict` order: a copy."""
-        return flatten(self._online)
+        return flatten(self._step.online)
 
     def state_dict(self) -> dict[str, Any]:
         """All that an exact continuation needs, on the CPU: a copy that later updates leave alone.
@@ -110,9 +171,9 @@ class Learner:
         """
         state: dict[str, Any] = _to_cpu(
             {
-                "online": dict(self._online.state_dict()),
-                "target": dict(self._target.state_dict()),
-                "optimizer": self._optimizer.state_dict(),
+                "online": dict(self._step.online.state_dict()),
+                "target": dict(self._step.target.state_dict()),
+                "optimizer": self._step.optimizer.state_dict(),
             }
         )
         return {**state, "updates": self.updates}
@@ -123,40 +184,26 @@ class Learner:
         Raises:
             RuntimeError: the state belongs to another network.
         """
-        self._online.load_state_dict(state["online"])
-        self._target.load_state_dict(state["target"])
-        # Adam keeps the tensors that it is given and changes them in place.
-        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self._step.load(state)
+        self._runner = self._make_runner()  # a captured graph would go on with Adam's old state
         self.updates = state["updates"]
 
-    def _bootstrap_target(self, frames: Tensor, batch: Batch) -> Tensor:
-        """[B]"""
-        r_t, discount_t = to_tensor(batch.r_t, self.device), to_tensor(batch.discount_t, self.device)
-        s_t = _stack(frames, to_tensor(batch.s_t, self.device))
-        with torch.inference_mode():
-            q_t_target = self._q_values(self._target, s_t)
-            if not self._double:
-                target = dqn_target(r_t, discount_t, q_t_target)
-            else:
-                target = double_dqn_target(r_t, discount_t, self._q_values(self._online, s_t), q_t_target)
-        return target.clone()  # outside of inference mode, so that autograd may save it
+    def _stack(self, frames: Tensor, rows: NDArray[np.int32]) -> Tensor:
+        """The networks' inputs from frames [M, *F] and the states' rows [B, S] among them."""
+        states = frames.index_select(0, to_tensor(rows, self.device).flatten())
+        return to_inputs(states.view(*rows.shape, *frames.shape[1:]), self._step.dtype)
 
-    def _q_values(self, network: QNetwork, states: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            values: Tensor = network(states)
-        return values
+    def _make_runner(self) -> _Runner:
+        return GraphedStep(self._step) if self._on_gpu else self._step
 
-
-def _stack(frames: Tensor, rows: Tensor) -> Tensor:
-    """States [B, S, *F] from frames [M, *F] and rows int32 [B, S]."""
-    return frames.index_select(0, rows.flatten()).view(*rows.shape, *frames.shape[1:])
-
-
-def _to_host(td_error: Tensor, loss: Tensor, q_mean: Tensor, grad_norm: Tensor) -> UpdateResult:
-    """Everything in one transfer, because each one makes the host wait for the device."""
-    scalars = torch.stack([loss, q_mean, grad_norm])
-    packed: NDArray[np.float32] = torch.cat([td_error, scalars]).detach().cpu().numpy()
-    return UpdateResult(packed[:-3], float(packed[-3]), float(packed[-2]), float(packed[-1]))
+    def _receive(self, batch: PreparedBatch) -> None:
+        """Makes the updates' stream wait for a batch, and the allocator keep it for as long as that stream needs it."""
+        if batch.ready is None:
+            return
+        stream = torch.cuda.current_stream(self.device)
+        stream.wait_event(batch.ready)
+        for tensor in batch.inputs:
+            tensor.record_stream(stream)
 
 
 def _to_cpu(value: Any) -> Any:
