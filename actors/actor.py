@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from actors.chunks import ChunkBuilder
 from actors.environment import Environment
 from actors.n_step import Ending
-from common.networks import QNetwork, unflatten_
+from common.networks import QNetwork, to_inputs, unflatten_
 from common.schedules import decayed_epsilon
 from common.types import Chunk, EnvironmentSpec, Episode, Weights
 
@@ -118,6 +118,7 @@ class Actor:
         envs: Sequence[Environment],
         builders: Sequence[ChunkBuilder],
         network: QNetwork,
+        bfloat16: bool,
         spec: EnvironmentSpec,
         exploration: Exploration,
         writer: ReplayWriter,
@@ -131,6 +132,7 @@ class Actor:
             envs: E environments that return states of `spec.state_shape`.
             builders: one per environment.
             network: this actor's own copy; its parameters are overwritten by newer weights.
+            bfloat16: whether all layers but the last compute in bfloat16; else in float32.
             exploration: epsilon per environment.
             writer: takes the chunks.
             weights: asked for newer weights before every step.
@@ -138,6 +140,8 @@ class Actor:
             index: the actor's index, written into chunks and episodes.
         """
         self._network = network.eval()
+        self._dtype = torch.bfloat16 if bfloat16 else torch.float32
+        self._cast_network()
         self._exploration = exploration
         self._writer = writer
         self._weights = weights
@@ -211,13 +215,20 @@ class Actor:
 
     def _q_values(self, states: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            q_values: NDArray[np.float32] = self._network(torch.from_numpy(states)).numpy()
+            inputs = to_inputs(torch.from_numpy(states), self._dtype)
+            q_values: NDArray[np.float32] = self._network.values(inputs, self._cast).numpy()
         return q_values
+
+    def _cast_network(self) -> None:
+        """Once per new weights, not once per step."""
+        with torch.inference_mode():
+            self._cast = self._network.cast(self._dtype)
 
     def _poll_weights(self) -> None:
         newer = self._weights.newer_than(self.weight_version)
         if newer is not None:
             unflatten_(self._network, newer.flat)
+            self._cast_network()
             if self.weight_version == 0 and newer.version > 1:
                 self._join(newer.updates)
             self.weight_version, self.updates = newer.version, newer.updates

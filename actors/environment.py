@@ -1,6 +1,5 @@
 """The one way to an environment: `make_environment`, in the API of gym >= 0.26."""
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -140,7 +139,7 @@ class MarioEnvironment(gym.Env[NDArray[np.uint8], int]):
         self._rng = np.random.default_rng(seed)
         self._rules_of: dict[str, MarioRules] = {}
         self._stage = self._stages[0]
-        self._frames: deque[NDArray[np.uint8]] = deque(maxlen=spec.frame_stack)
+        self._state = np.zeros(spec.state_shape, np.uint8)
         self._steps = 0
         self._raw_frames = 0
         self._held = 0
@@ -161,10 +160,9 @@ class MarioEnvironment(gym.Env[NDArray[np.uint8], int]):
         rules = self._rules()
         info = self._start(rules)
         self._over = False
-        for _ in range(self.environment_spec.frame_stack - 1):
-            self._frames.append(np.zeros(FRAME_SHAPE, np.uint8))
-        self._frames.append(rules.core.read_frame(pooled=False))
-        return np.stack(self._frames), self._full_info(info)
+        self._state[:] = 0
+        self._state[-1] = rules.core.read_frame(pooled=False)
+        return self._state.copy(), self._full_info(info)
 
     def step(self, action: int) -> tuple[NDArray[np.uint8], float, bool, bool, Info]:
         """Holds an action for `frame_skip` raw frames.
@@ -177,11 +175,12 @@ class MarioEnvironment(gym.Env[NDArray[np.uint8], int]):
         if not 0 <= action < len(self._buttons):
             raise ValueError(f"action {action} is not one of 0 … {len(self._buttons) - 1}")
         reward, terminated, info, frame = self._hold(self._buttons[action])
-        self._frames.append(frame)
+        self._state[:-1] = self._state[1:]
+        self._state[-1] = frame
         self._steps += 1
         truncated = not terminated and self._max_steps is not None and self._steps >= self._max_steps
         self._over = terminated or truncated
-        return np.stack(self._frames), reward, terminated, truncated, self._full_info(info)
+        return self._state.copy(), reward, terminated, truncated, self._full_info(info)
 
     def render(self) -> NDArray[np.uint8]:  # type: ignore[override]  # gym allows several kinds of frame
         """The last raw frame: RGB, uint8 [240, 256, 3], a copy."""

@@ -2,11 +2,14 @@
 
 from dataclasses import asdict
 
+import torch
+
 from actors.actor import Actor, Exploration, LadderExploration, ReplayWriter, ScheduleExploration, WeightSource
 from actors.chunks import ChunkBuilder
 from actors.environment import environment_spec, make_environment
 from common.config import ActorsConfig, AgentConfig, EnvConfig
 from common.networks import build_network
+from common.precision import uses_bfloat16
 from common.schedules import ladder_epsilon
 from common.seeding import role_seed, to_int
 
@@ -61,6 +64,7 @@ def build_actor(
             for _ in env_seeds
         ],
         network=build_network(spec, agent.dueling, to_int(role_seed(seed, "network"))),
+        bfloat16=uses_bfloat16(actors.precision, torch.device("cpu")),
         spec=spec,
         exploration=build_exploration(actors, index=index, count=count),
         writer=writer,

@@ -97,7 +97,9 @@ class FceummCore:
         self._next = 0  # the buttons of the frame to come
         self._address = 0
         self._pixels: NDArray[np.uint16] = np.zeros(_SHAPE, np.uint16)  # the frame last drawn, live
-        self._kept = np.zeros(_SHAPE, np.uint16)
+        self._kept = np.zeros_like(self._pixels[SCREEN_ROWS])
+        self._pairs = np.zeros_like(self._kept)
+        self._upper = np.zeros_like(self._kept)
         self._canvas = Canvas()
         self._callbacks = self._connect()
         self._rom = _insert(self._library, rom)
@@ -132,15 +134,16 @@ class FceummCore:
 
     def keep_screen(self) -> None:
         """See `EmulatorCore`."""
-        np.copyto(self._kept, self._pixels)
+        np.copyto(self._kept, self._pixels[SCREEN_ROWS])
 
     def read_frame(self, *, pooled: bool) -> NDArray[np.uint8]:
         """See `EmulatorCore`."""
         newest = self._pixels[SCREEN_ROWS]
-        previous = self._kept[SCREEN_ROWS] if pooled else newest
-        pairs = np.right_shift(previous, 8)
-        pairs |= newest & 0xFF00
-        cv2.LUT(pairs, _tables().grey_of_pair, dst=self._canvas.rows)
+        previous = self._kept if pooled else newest
+        np.right_shift(previous, 8, out=self._pairs)
+        np.bitwise_and(newest, 0xFF00, out=self._upper)
+        np.bitwise_or(self._pairs, self._upper, out=self._pairs)
+        cv2.LUT(self._pairs, _tables().grey_of_pair, dst=self._canvas.rows)
         return self._canvas.shrink()
 
     def backup(self) -> None:

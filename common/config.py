@@ -56,6 +56,8 @@ class ActorsConfig:
     """Actor processes; "auto" fills the cores that the learner leaves, and both of a machine with two."""
     envs_per_actor: int = 8
     """Environments that one actor steps together, with one batched forward pass."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of all layers but the last; "auto" takes bfloat16 where the processor computes in it."""
     exploration: Literal["ladder", "schedule"] = "ladder"
     """Epsilon per environment by Ape-X's ladder, or one decaying schedule for all."""
     epsilon: float = 0.4

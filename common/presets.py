@@ -20,6 +20,7 @@ from common.config import (
 _TUTORIAL_ACTOR = ActorsConfig(
     count=1,
     envs_per_actor=1,
+    precision="float32",
     exploration="schedule",
     chunk_length=1,
     max_inserts_in_flight=1,
@@ -78,7 +79,13 @@ PRESETS: dict[str, Config] = {
         env=EnvConfig(name="gridworld"),
         agent=AgentConfig(gamma=0.9, n_step=1, reward_scale=1.0),
         actors=ActorsConfig(
-            count=2, envs_per_actor=4, epsilon=0.8, epsilon_alpha=3.0, chunk_length=16, weights_poll_s=0.1
+            count=2,
+            envs_per_actor=4,
+            precision="float32",
+            epsilon=0.8,
+            epsilon_alpha=3.0,
+            chunk_length=16,
+            weights_poll_s=0.1,
         ),
         replay=ReplayConfig(shards=2, capacity=10_000, min_size=500, samples_per_insert=4.0),
         learner=LearnerConfig(

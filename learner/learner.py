@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.networks import build_network, flatten, to_inputs, to_tensor
+from common.precision import Precision, uses_bfloat16
 from common.types import Batch, EnvironmentSpec
 from learner.cuda_graph import GraphedStep
-from learner.device import Precision, resolve_device, uses_bfloat16
+from learner.device import resolve_device
 from learner.update import SCALARS, UpdateInputs, UpdateStep
 
 

@@ -8,8 +8,9 @@ import torch
 
 from common.errors import UserError
 from common.networks import QNetwork, flatten, q_values
+from common.precision import uses_bfloat16
 from common.types import Batch, EnvironmentSpec
-from learner.device import resolve_device, uses_bfloat16
+from learner.device import resolve_device
 from learner.learner import Learner
 from tests.random_batches import MARIO_SPEC, VECTOR_SPEC, random_batch
 
