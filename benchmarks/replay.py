@@ -71,7 +71,7 @@ def _run(options: argparse.Namespace) -> None:
         chunks = list(build_chunks(recordings))
         shard = _measure_shard(chunks, size)
         peers = {} if options.no_peers else {name: _measure_peer(name, path, size) for name in CONTESTANTS}
-    rows = _shard_rows(shard) + _peer_rows(peers)
+    rows = shard_rows(shard) + peer_rows(peers)
     result = {
         "rows": rows,
         "shard": shard,
@@ -145,7 +145,8 @@ def _measure_peer(name: str, recordings: Path, size: Size) -> dict[str, Any] | N
     return figures
 
 
-def _shard_rows(shard: dict[str, Any]) -> list[dict[str, Any]]:
+def shard_rows(shard: dict[str, Any]) -> list[dict[str, Any]]:
+    """One shard's process, against Ape-X's load and the goal for its memory."""
     from benchmarks.replay_load import APEX_INSERTS_PER_S, APEX_SAMPLES_PER_S
 
     load_, fastest = shard["apex"], shard["fastest"]
@@ -164,7 +165,7 @@ def _shard_rows(shard: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _peer_rows(peers: dict[str, dict[str, Any] | None]) -> list[dict[str, Any]]:
+def peer_rows(peers: dict[str, dict[str, Any] | None]) -> list[dict[str, Any]]:
     """Ours over each library's; in memory, how many times fewer bytes."""
     ours = peers.get("apex-mario")
     rows = []

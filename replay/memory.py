@@ -7,9 +7,10 @@ from pathlib import Path
 from common.errors import UserError
 from common.types import EnvironmentSpec
 
-BYTES_PER_TRANSITION_ESTIMATE = 1_400
-"""Bytes that one stored Mario transition takes at most, all-in: about 1,035 for its lz4 frame, a tenth of that
-for the frames at both ends of a chunk, and the rest for its numbers, the sum tree and Python's overhead."""
+BYTES_PER_TRANSITION_ESTIMATE = 1_250
+"""Bytes that one stored Mario transition takes at most, all-in: about 1,050 for its compressed frame on the busiest of
+the stages that were measured, a tenth of that for the frames at both ends of a chunk, and the rest for its numbers, the
+sum tree and Python's overhead."""
 
 _USUAL_FRAMES_PER_TRANSITION = 1.1
 _MARIO_FRAME_BYTES = 84 * 84

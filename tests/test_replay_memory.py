@@ -16,7 +16,7 @@ def test_too_large_a_replay_is_refused_with_the_arithmetic() -> None:
     with pytest.raises(UserError) as error:
         check_memory(10_000_000, bytes_per_transition(MARIO), 7 << 30)
     message = str(error.value)
-    assert "10,000,000 x 1,400 bytes = 13.04 GiB, but 7.00 GiB are available" in message
+    assert "10,000,000 x 1,250 bytes = 11.64 GiB, but 7.00 GiB are available" in message
     largest = int(message.split("--replay.capacity ")[1].split()[0])
     check_memory(largest, bytes_per_transition(MARIO), 7 << 30)
     with pytest.raises(UserError):
@@ -25,11 +25,11 @@ def test_too_large_a_replay_is_refused_with_the_arithmetic() -> None:
 
 
 def test_the_estimate_follows_the_observation() -> None:
-    assert bytes_per_transition(MARIO) == 1_400
-    assert bytes_per_transition(EnvironmentSpec((168, 84), 4, ("noop",))) == 2_800
+    assert bytes_per_transition(MARIO) == 1_250
+    assert bytes_per_transition(EnvironmentSpec((168, 84), 4, ("noop",))) == 2_500
     assert bytes_per_transition(GRID) < 300
     # A chunk of one transition carries five frames: four of its own state and the next one.
-    assert bytes_per_transition(MARIO, frames_per_transition=5.0) == pytest.approx(1_400 * 5 / 1.1, abs=1)
+    assert bytes_per_transition(MARIO, frames_per_transition=5.0) == pytest.approx(1_250 * 5 / 1.1, abs=1)
     check_memory(1_000_000, bytes_per_transition(GRID), 300_000_000)
 
 
