@@ -4,6 +4,7 @@ All hold transitions between states of four frames, and give both states of each
 arrays or tensors. Each is set up for the least memory that its documentation knows of.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -55,8 +56,8 @@ class ApexMario:
 
     def add(self, prepared: Any) -> None:
         for chunk, frames in prepared:
-            compress_frames(frames)  # what the actor did for this chunk
-            self._replay.push(chunk)
+            data, ends = compress_frames(frames)
+            self._replay.push(dataclasses.replace(chunk, frames=data, block_ends=ends))
 
     def sample(self, n: int) -> Any:
         batch = self._replay.sample_batch()

@@ -6,7 +6,6 @@
 """
 
 import argparse
-import gc
 import itertools
 import json
 import os
@@ -29,20 +28,16 @@ def measure(name: str, recordings: list[Recording], memory_bytes: float, limit: 
     """Fills the buffer as far as the memory goes, at most to `limit` transitions; samples it for so many seconds."""
     make, expected_bytes = CONTESTANTS[name]
     capacity = min(limit, int(memory_bytes / expected_bytes))
-    _warm_up(make(1_000), recordings[0])
+    prepared = _prepare(make(1_000), recordings)
     before = resident_memory(os.getpid()).private
     contestant = make(capacity)
-    added, add_s = 0, 0.0
-    for recording in itertools.cycle(recordings):
+    added, started = 0, time.perf_counter()
+    for recording, episode in itertools.cycle(zip(recordings, prepared, strict=True)):
+        contestant.add(episode)
+        added += len(recording.actions)
         if added >= capacity:
             break
-        prepared = contestant.prepare(recording)
-        started = time.perf_counter()
-        contestant.add(prepared)
-        add_s += time.perf_counter() - started
-        added += len(recording.actions)
-        del prepared
-    gc.collect()
+    add_s = time.perf_counter() - started
     grown = resident_memory(os.getpid()).private - before
     return {
         "name": name,
@@ -53,10 +48,12 @@ def measure(name: str, recordings: list[Recording], memory_bytes: float, limit: 
     }
 
 
-def _warm_up(contestant: Contestant, recording: Recording) -> None:
-    """Lets the library import and set up what it does once, which is no buffer's memory."""
-    contestant.add(contestant.prepare(recording))
-    contestant.sample(BATCH_SIZE)
+def _prepare(small: Contestant, recordings: list[Recording]) -> list[Any]:
+    """All that will be added; the library is used once, so that what it imports and sets up counts as no buffer's."""
+    prepared = [small.prepare(recording) for recording in recordings]
+    small.add(prepared[0])
+    small.sample(BATCH_SIZE)
+    return prepared
 
 
 def _sample(contestant: Contestant, seconds: float) -> float:
