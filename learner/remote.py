@@ -1,7 +1,8 @@
 """The Ray shell of the learner: prefetched batches in, priorities and weights out."""
 
 import time
-from typing import Any, NamedTuple, Protocol
+from collections import deque
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray
@@ -10,23 +11,12 @@ from numpy.typing import NDArray
 
 from common.config import AgentConfig, LearnerConfig
 from common.types import Batch, EnvironmentSpec
+from learner.allocator import keep_freed_memory
 from learner.factory import build_learner
+from learner.feeder import BatchFeeder, BatchReader, FedBatch
+from learner.learner import StartedUpdate
 
 _BATCH_POLL_S = 0.1
-
-
-class BatchReader(Protocol):
-    """Where the learner's batches come from."""
-
-    @property
-    def lost_priority_updates(self) -> int:
-        """Priorities that could not be delivered because their shard was gone."""
-
-    def next_batch(self, timeout_s: float) -> Batch | None:
-        """The next batch, waiting at most so long."""
-
-    def update_priorities(self, batch: Batch, priorities: NDArray[np.float32]) -> None:
-        """Sends absolute TD errors back without waiting for the answer."""
 
 
 class LearnerReport(NamedTuple):
@@ -36,7 +26,7 @@ class LearnerReport(NamedTuple):
     total_updates: int
     samples: int  # in this slice
     seconds: float
-    waited_s: float  # for batches
+    waited_s: float  # that the training thread had no batch
     version: int
     losses: NDArray[np.float32]  # [updates], one per update, oldest first
     loss: float
@@ -45,6 +35,14 @@ class LearnerReport(NamedTuple):
     grad_norm: float
     policy_lag: float  # weight versions between acting and training
     lost_priority_updates: int  # so far
+
+
+class _Started(NamedTuple):
+    """An update whose result was not read yet."""
+
+    update: StartedUpdate
+    batch: Batch
+    policy_lag: float
 
 
 class RemoteLearner:
@@ -64,11 +62,12 @@ class RemoteLearner:
         version: int,
     ) -> None:
         """Args as `build_learner`; `state` and `version` come from a checkpoint, None and 0 for a fresh run."""
+        keep_freed_memory()
         torch.set_num_threads(threads)
         self._learner = build_learner(spec=spec, agent=agent, learner=learner, seed=seed, device=device)
         if state is not None:
             self._learner.load_state_dict(state)
-        self._reader = reader
+        self._feeder = BatchFeeder(reader, self._learner.prepare)
         self._broadcast_period = learner.broadcast_period
         self._version = version
         self._published: tuple[int, int, list[Any]] = (-1, 0, [])
@@ -78,19 +77,22 @@ class RemoteLearner:
         """Trains for so long or so many updates; waits where the replay gives no batch."""
         start = time.monotonic()
         updates, samples, waited_s = 0, 0, 0.0
-        sums, losses = np.zeros(5), []
+        figures: list[NDArray[np.float64]] = []
+        started: deque[_Started] = deque()
         while time.monotonic() - start < seconds and (max_updates is None or updates < max_updates):
             before = time.monotonic()
-            batch = self._reader.next_batch(_BATCH_POLL_S)
+            fed = self._feeder.next_batch(_BATCH_POLL_S)
             waited_s += time.monotonic() - before
-            if batch is None:
+            if fed is None:
                 continue
-            figures = self._train(batch)
-            sums += figures
-            losses.append(figures[0])
+            started.append(self._start(fed))
             updates += 1
-            samples += len(batch.a_tm1)
-        loss, td_error, q_mean, grad_norm, policy_lag = (sums / updates if updates else np.full(5, np.nan)).tolist()
+            samples += len(fed.batch.a_tm1)
+            if len(started) > self._learner.updates_in_flight:
+                figures.append(self._finish(started.popleft()))
+        figures.extend(self._finish(update) for update in started)
+        table = np.array(figures).reshape(updates, 5)
+        loss, td_error, q_mean, grad_norm, policy_lag = (table.mean(0) if updates else np.full(5, np.nan)).tolist()
         return LearnerReport(
             updates=updates,
             total_updates=self._learner.updates,
@@ -98,13 +100,13 @@ class RemoteLearner:
             seconds=time.monotonic() - start,
             waited_s=waited_s,
             version=self._version,
-            losses=np.array(losses, np.float32),
+            losses=table[:, 0].astype(np.float32),
             loss=loss,
             td_error=td_error,
             q_mean=q_mean,
             grad_norm=grad_norm,
             policy_lag=policy_lag,
-            lost_priority_updates=self._reader.lost_priority_updates,
+            lost_priority_updates=self._feeder.lost_priority_updates,
         )
 
     def state(self) -> dict[str, Any]:
@@ -120,15 +122,19 @@ class RemoteLearner:
         published = self._published
         return published if published[0] > version else None
 
-    def _train(self, batch: Batch) -> NDArray[np.float64]:
-        result = self._learner.update(batch)
-        absolute = np.abs(result.td_error)
-        self._reader.update_priorities(batch, absolute)
-        lag = self._version - batch.weight_version.mean()
-        if self._learner.updates % self._broadcast_period == 0:
+    def _start(self, fed: FedBatch) -> _Started:
+        lag = float(self._version - fed.batch.weight_version.mean())
+        update = self._learner.start(fed.prepared)
+        if update.number % self._broadcast_period == 0:
             self._version += 1
             self._publish()
-        return np.array([result.loss, absolute.mean(), result.q_mean, result.grad_norm, lag])
+        return _Started(update, fed.batch, lag)
+
+    def _finish(self, started: _Started) -> NDArray[np.float64]:
+        result = self._learner.finish(started.update)
+        absolute = np.abs(result.td_error)
+        self._feeder.update_priorities(started.batch, absolute)
+        return np.array([result.loss, absolute.mean(), result.q_mean, result.grad_norm, started.policy_lag])
 
     def _publish(self) -> None:
         self._published = (self._version, self._learner.updates, [ray.put(self._learner.weights())])

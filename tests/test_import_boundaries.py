@@ -128,3 +128,23 @@ def test_everything_that_needs_no_ray_loads_none() -> None:
     )
     assert "evaluate" in modules
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "False\n", "")
+
+
+def test_the_update_needs_torch_and_numpy_alone() -> None:
+    modules = ["learner.learner", "learner.feeder", "common.networks", "common.types", "benchmarks.learner"]
+    blocked = ["ray", "lz4", "cv2", "gym", "gym_super_mario_bros", "nes_py", "yaml", "tyro", "rich", "av", "matplotlib"]
+    code = (
+        "import importlib, sys\n"
+        "modules, blocked = (text.split(',') for text in sys.argv[1:])\n"
+        "sys.modules.update(dict.fromkeys(blocked))\n"  # importing one of them raises ImportError
+        "for name in modules: importlib.import_module(name)\n"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", code, ",".join(modules), ",".join(blocked)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (finished.returncode, finished.stderr) == (0, "")
