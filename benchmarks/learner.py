@@ -1,0 +1,166 @@
+"""The learner without Ray: samples per second beside a bare loop of the same update, and the update beside float64.
+
+    python -m benchmarks.learner                        # batches of 32, 128, 512 and 2048
+    python -m benchmarks.learner --quick                # half a minute
+    python -m benchmarks.learner --device cuda --out learner.json
+
+Needs torch and numpy alone, so it runs where neither Ray nor an emulator is installed.
+
+*Bare* is the update on inputs that are on the device already; on a GPU the captured graph, launched again and again.
+*Fed* is what the learner's process does beside Ray: a thread takes batches of frames from memory, brings them to the
+device and stacks them there, and every update's TD errors are read back and handed over as priorities.
+
+The update's error is that of its Q-values and of its gradient beside the same update by plain layers in float64, as a
+root mean square relative to that of the float64 values; the error of plain layers in the same precision is its measure.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.learner_error import measure_error
+from benchmarks.learner_parts import bare_loop, make_learner, print_row, random_batch, rates_in_turns, speed_row
+from benchmarks.machine import describe_commit, describe_machine
+from common.errors import UserError
+from common.files import write_atomically
+from common.types import Batch
+from learner.allocator import keep_freed_memory
+from learner.device import resolve_device
+from learner.feeder import BatchFeeder
+from learner.learner import Learner, StartedUpdate
+
+_BATCH_SIZES = [32, 128, 512, 2048]
+_QUICK_BATCH_SIZES = [32, 128]
+_GOAL = 0.95
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, 1 if the update is further from float64 than it may be, 2 after a user's mistake."""
+    options = _parser().parse_args(argv)
+    torch.set_num_threads(options.threads)
+    keep_freed_memory()
+    try:
+        errors = [measure_error(resolve_device(options.device), dtype) for dtype in (torch.float32, torch.bfloat16)]
+        for error in errors:
+            _print_error(error)
+        rows = [_measure_speed(size, options) for size in _batch_sizes(options)]
+        if options.out is not None:
+            _write(options, errors, rows)
+    except UserError as error:
+        print(f"learner: error: {error}", file=sys.stderr)
+        return 2
+    return 0 if all(error["within_bound"] for error in errors) else 1
+
+
+def _measure_speed(batch_size: int, options: argparse.Namespace) -> dict[str, Any]:
+    learner = make_learner(options.device, options.precision)
+    batches = [random_batch(batch_size, seed) for seed in range(2 if batch_size > 512 else 4)]
+    feeder = BatchFeeder(_Memory(batches), learner.prepare)
+    measures = {
+        "bare": bare_loop(learner, [learner.prepare(batch) for batch in batches]),
+        "fed": _fed_loop(learner, feeder),
+    }
+    rates = rates_in_turns(measures, rounds=options.turns, seconds=options.seconds)
+    feeder.close()
+    name = f"learner without Ray, batch {batch_size}, {'bfloat16' if learner.bfloat16 else 'float32'}"
+    ceiling = "bare captured graph" if learner.device.type == "cuda" else "bare loop"
+    row = speed_row(name, batch_size, rates, "fed", ceiling=ceiling, goal=_GOAL)
+    print_row(row)
+    return row
+
+
+class _Memory:
+    """A reader over batches in memory."""
+
+    lost_priority_updates = 0
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self._batches = cycle(batches)
+
+    def next_batch(self, timeout_s: float) -> Batch:
+        return next(self._batches)
+
+    def update_priorities(self, batch: Batch, priorities: NDArray[np.float32]) -> None:
+        """Nothing stores them."""
+
+
+def _fed_loop(learner: Learner, feeder: BatchFeeder) -> Callable[[float], float]:
+    """`seconds -> updates per second` from batches of frames in memory to priorities."""
+
+    def finish(started: deque[tuple[StartedUpdate, Batch]]) -> None:
+        update, batch = started.popleft()
+        feeder.update_priorities(batch, np.abs(learner.finish(update).td_error))
+
+    def measure(seconds: float) -> float:
+        started: deque[tuple[StartedUpdate, Batch]] = deque()
+        updates, start = 0, time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            fed = feeder.next_batch(60)
+            if fed is None:
+                raise RuntimeError("no batch from memory within a minute")
+            started.append((learner.start(fed.prepared), fed.batch))
+            updates += 1
+            if len(started) > learner.updates_in_flight:
+                finish(started)
+        while started:
+            finish(started)
+        return updates / (time.perf_counter() - start)
+
+    return measure
+
+
+def _print_error(error: Mapping[str, Any]) -> None:
+    values = [f"{name} {error[name]:.1e} (plain {error[f'plain_{name}']:.1e})" for name in ("q_values", "gradient")]
+    if "graph" in error:
+        values.append(f"graph {error['graph']:.1e}")
+    verdict = "" if error["within_bound"] else ": MORE THAN TWICE THE PLAIN LAYERS' ERROR"
+    print(f"error beside float64, {error['precision']:<8}: {', '.join(values)}{verdict}", flush=True)
+
+
+def _write(options: argparse.Namespace, errors: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
+    settings = {"threads": options.threads, "turns": options.turns, "seconds_per_turn": options.seconds}
+    record = {"rows": rows, "errors": errors, **settings, **describe_commit(), "machine": describe_machine()}
+    write_atomically(options.out, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def _batch_sizes(options: argparse.Namespace) -> list[int]:
+    sizes: list[int] = options.batch_sizes or (_QUICK_BATCH_SIZES if options.quick else _BATCH_SIZES)
+    return sizes
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.learner", description="Measures the learner without Ray; needs torch and numpy."
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="batches of 32 and 128 alone")
+    text = "transitions per update; default: 32 128 512 2048"
+    add("--batch-sizes", type=_at_least_one, nargs="+", metavar="N", help=text)
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:0; default: auto")
+    add("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="of the speeds; default: auto")
+    add("--threads", type=_at_least_one, default=1, metavar="N", help="CPU threads of the update; default: 1")
+    add("--turns", type=_at_least_one, default=5, metavar="N", help="turns of each loop; default: 5")
+    add("--seconds", type=float, default=1.0, metavar="S", help="length of a turn; default: 1")
+    add("--out", type=Path, metavar="FILE", help="also write the figures as JSON")
+    return parser
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""What the learner's benchmarks share. Needs torch and numpy alone."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+
+from common.types import Batch, EnvironmentSpec
+from learner.device import Precision
+from learner.learner import Learner, PreparedBatch
+
+SPEC = EnvironmentSpec((84, 84), 4, ("noop", "right", "right+A", "right+B", "right+A+B"))
+
+
+def make_learner(device: str, precision: Precision) -> Learner:
+    """The default preset's learner for World 1-1's frames."""
+    return Learner(
+        SPEC,
+        double=True,
+        dueling=False,
+        learning_rate=1e-4,
+        adam_epsilon=1.5e-4,
+        huber_delta=1.0,
+        max_grad_norm=10.0,
+        target_update_period=500,
+        device=device,
+        precision=precision,
+        seed=0,
+    )
+
+
+def random_batch(size: int, seed: int) -> Batch:
+    """A batch of random frames; no two states share one, as with few samples from a large replay."""
+    rng = np.random.default_rng(seed)
+    stack = SPEC.frame_stack
+    frames = rng.integers(0, 256, (1 + 2 * size * stack, *SPEC.frame_shape), np.uint8)
+    frames[0] = 0
+    rows = np.arange(1, len(frames), dtype=np.int32).reshape(2, size, stack)
+    return Batch(
+        frames=frames,
+        s_tm1=rows[0],
+        a_tm1=rng.integers(0, SPEC.num_actions, size),
+        r_t=rng.normal(size=size).astype(np.float32),
+        discount_t=rng.choice([0.0, 0.86], size).astype(np.float32),
+        s_t=rows[1],
+        weight=rng.uniform(0.1, 1.0, size).astype(np.float32),
+        ids=np.arange(size),
+        shard=np.zeros(size, np.int32),
+        weight_version=np.zeros(size, np.int32),
+    )
+
+
+def bare_loop(learner: Learner, prepared: list[PreparedBatch]) -> Callable[[float], float]:
+    """The update alone, on inputs that are on the device: `seconds -> updates per second`, the last one awaited.
+
+    Nothing is read back in between, so that on a GPU it is the captured graph that is measured.
+    """
+    batches = cycle(prepared)
+
+    def measure(seconds: float) -> float:
+        updates, start = 0, time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            last = learner.start(next(batches))
+            updates += 1
+            if updates % 16 == 0:
+                last.read()  # a queue without end would outrun the clock
+        learner.finish(last)
+        return updates / (time.perf_counter() - start)
+
+    return measure
+
+
+def rates_in_turns(
+    measures: Mapping[str, Callable[[float], float]], *, rounds: int, seconds: float
+) -> dict[str, list[float]]:
+    """Rates of several loops, measured in turns so that what else the machine does falls on all of them alike.
+
+    Args:
+        measures: by name: `seconds -> rate`.
+        rounds: turns of each.
+        seconds: length of one turn; a turn before the first is not counted.
+    """
+    rates: dict[str, list[float]] = {name: [] for name in measures}
+    for measure in measures.values():
+        measure(seconds / 4)
+    for _ in range(rounds):
+        for name, measure in measures.items():
+            rates[name].append(measure(seconds))
+    return rates
+
+
+def speed_row(
+    name: str, batch_size: int, rates: Mapping[str, list[float]], measured: str, *, ceiling: str, goal: float
+) -> dict[str, Any]:
+    """A row of a benchmark's result: one loop's samples per second over the bare loop's.
+
+    Args:
+        rates: updates per second by loop, as of `rates_in_turns`; one of them is "bare".
+        measured: the loop to hold against it.
+        ceiling: what "bare" was.
+    """
+    return {
+        "name": name,
+        "figure": round(statistics.median(rates[measured]) * batch_size),
+        "unit": "samples/s",
+        "ceiling": ceiling,
+        "ceiling_figure": round(statistics.median(rates["bare"]) * batch_size),
+        "ratio": round(median_ratio(rates[measured], rates["bare"]), 3),
+        "goal": goal,
+    }
+
+
+def print_row(row: Mapping[str, Any]) -> None:
+    """One line of a table."""
+    print(
+        f"{row['name']:<42} {row['figure']:>9,} {row['unit']}   {row['ceiling']} {row['ceiling_figure']:>9,}   "
+        f"ratio {row['ratio']:.3f} (goal {row['goal']})",
+        flush=True,
+    )
+
+
+def median_ratio(numerators: list[float], denominators: list[float]) -> float:
+    """The median of the turns' own ratios: two neighbours in time saw the same machine."""
+    return statistics.median(n / d for n, d in zip(numerators, denominators, strict=True))
