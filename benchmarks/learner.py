@@ -6,9 +6,10 @@
 
 Needs torch and numpy alone, so it runs where neither Ray nor an emulator is installed.
 
-*Bare* is the update on inputs that are on the device already; on a GPU the captured graph, launched again and again.
-*Fed* is what the learner's process does beside Ray: a thread takes batches of frames from memory, brings them to the
-device and stacks them there, and every update's TD errors are read back and handed over as priorities.
+*Bare* is the update of batches of frames that lie in memory, in a loop that does nothing else; *inputs stacked* leaves
+the stacking of frames out as well, and is on a GPU the captured graph, launched again and again. *Learner without Ray*
+is what the learner's process does: a thread takes batches from memory, brings them to the device and stacks them there,
+and each update's TD errors are read back and handed over as priorities.
 
 The update's error is that of its Q-values and of its gradient beside the same update by plain layers in float64, as a
 root mean square relative to that of the float64 values; the error of plain layers in the same precision is its measure.
@@ -29,31 +30,38 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.learner_error import measure_error
-from benchmarks.learner_parts import bare_loop, make_learner, print_row, random_batch, rates_in_turns, speed_row
+from benchmarks.learner_parts import (
+    bare_loop,
+    make_learner,
+    prepared_loop,
+    print_row,
+    random_batch,
+    rates_in_turns,
+    speed_rows,
+)
 from benchmarks.machine import describe_commit, describe_machine
 from common.errors import UserError
 from common.files import write_atomically
 from common.types import Batch
-from learner.allocator import keep_freed_memory
 from learner.device import resolve_device
 from learner.feeder import BatchFeeder
 from learner.learner import Learner, StartedUpdate
+from learner.process import tune_process
 
 _BATCH_SIZES = [32, 128, 512, 2048]
 _QUICK_BATCH_SIZES = [32, 128]
-_GOAL = 0.95
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 1 if the update is further from float64 than it may be, 2 after a user's mistake."""
     options = _parser().parse_args(argv)
     torch.set_num_threads(options.threads)
-    keep_freed_memory()
+    tune_process()
     try:
         errors = [measure_error(resolve_device(options.device), dtype) for dtype in (torch.float32, torch.bfloat16)]
         for error in errors:
             _print_error(error)
-        rows = [_measure_speed(size, options) for size in _batch_sizes(options)]
+        rows = [row for size in _batch_sizes(options) for row in _measure_speed(size, options)]
         if options.out is not None:
             _write(options, errors, rows)
     except UserError as error:
@@ -62,21 +70,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if all(error["within_bound"] for error in errors) else 1
 
 
-def _measure_speed(batch_size: int, options: argparse.Namespace) -> dict[str, Any]:
+def _measure_speed(batch_size: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     learner = make_learner(options.device, options.precision)
     batches = [random_batch(batch_size, seed) for seed in range(2 if batch_size > 512 else 4)]
     feeder = BatchFeeder(_Memory(batches), learner.prepare)
     measures = {
-        "bare": bare_loop(learner, [learner.prepare(batch) for batch in batches]),
+        "bare": bare_loop(learner, batches),
+        "prepared": prepared_loop(learner, batches),
         "fed": _fed_loop(learner, feeder),
     }
     rates = rates_in_turns(measures, rounds=options.turns, seconds=options.seconds)
     feeder.close()
-    name = f"learner without Ray, batch {batch_size}, {'bfloat16' if learner.bfloat16 else 'float32'}"
-    ceiling = "bare captured graph" if learner.device.type == "cuda" else "bare loop"
-    row = speed_row(name, batch_size, rates, "fed", ceiling=ceiling, goal=_GOAL)
-    print_row(row)
-    return row
+    rows = speed_rows("learner without Ray", learner, batch_size, rates, "fed")
+    for row in rows:
+        print_row(row)
+    return rows
 
 
 class _Memory:

@@ -3,16 +3,18 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from itertools import cycle
 from typing import Any
 
 import numpy as np
 
 from common.types import Batch, EnvironmentSpec
 from learner.device import Precision
-from learner.learner import Learner, PreparedBatch
+from learner.learner import Learner
 
 SPEC = EnvironmentSpec((84, 84), 4, ("noop", "right", "right+A", "right+B", "right+A+B"))
+
+_GOAL = 0.95
+_READ_EVERY = 16
 
 
 def make_learner(device: str, precision: Precision) -> Learner:
@@ -53,19 +55,32 @@ def random_batch(size: int, seed: int) -> Batch:
     )
 
 
-def bare_loop(learner: Learner, prepared: list[PreparedBatch]) -> Callable[[float], float]:
-    """The update alone, on inputs that are on the device: `seconds -> updates per second`, the last one awaited.
-
-    Nothing is read back in between, so that on a GPU it is the captured graph that is measured.
-    """
-    batches = cycle(prepared)
+def bare_loop(learner: Learner, batches: list[Batch]) -> Callable[[float], float]:
+    """The update of batches of frames that lie in memory, one after the other: `seconds -> updates per second`."""
 
     def measure(seconds: float) -> float:
         updates, start = 0, time.perf_counter()
         while time.perf_counter() - start < seconds:
-            last = learner.start(next(batches))
+            learner.update(batches[updates % len(batches)])
             updates += 1
-            if updates % 16 == 0:
+        return updates / (time.perf_counter() - start)
+
+    return measure
+
+
+def prepared_loop(learner: Learner, batches: list[Batch]) -> Callable[[float], float]:
+    """The update of inputs that are stacked and on the device already: `seconds -> updates per second`.
+
+    Results are read back rarely, so that on a GPU it is the captured graph alone that is measured.
+    """
+    prepared = [learner.prepare(batch) for batch in batches]
+
+    def measure(seconds: float) -> float:
+        updates, start = 0, time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            last = learner.start(prepared[updates % len(prepared)])
+            updates += 1
+            if updates % _READ_EVERY == 0:
                 last.read()  # a queue without end would outrun the clock
         learner.finish(last)
         return updates / (time.perf_counter() - start)
@@ -92,36 +107,43 @@ def rates_in_turns(
     return rates
 
 
-def speed_row(
-    name: str, batch_size: int, rates: Mapping[str, list[float]], measured: str, *, ceiling: str, goal: float
-) -> dict[str, Any]:
-    """A row of a benchmark's result: one loop's samples per second over the bare loop's.
+def speed_rows(
+    name: str, learner: Learner, batch_size: int, rates: Mapping[str, list[float]], measured: str
+) -> list[dict[str, Any]]:
+    """Rows of a benchmark's result: one loop's samples per second over those of "bare" and of "prepared".
+
+    The goal is held against the first on a CPU, and on a GPU, where stacking is the GPU's own work, against the second.
 
     Args:
-        rates: updates per second by loop, as of `rates_in_turns`; one of them is "bare".
-        measured: the loop to hold against it.
-        ceiling: what "bare" was.
+        rates: updates per second by loop, as of `rates_in_turns`.
+        measured: the loop to hold against them.
     """
-    return {
-        "name": name,
-        "figure": round(statistics.median(rates[measured]) * batch_size),
-        "unit": "samples/s",
-        "ceiling": ceiling,
-        "ceiling_figure": round(statistics.median(rates["bare"]) * batch_size),
-        "ratio": round(median_ratio(rates[measured], rates["bare"]), 3),
-        "goal": goal,
-    }
+    on_gpu = learner.device.type == "cuda"
+    ceilings = {"bare": "bare loop", "prepared": "bare captured graph" if on_gpu else "bare loop, inputs stacked"}
+    return [
+        {
+            "name": f"{name}, batch {batch_size}, {'bfloat16' if learner.bfloat16 else 'float32'}",
+            "figure": round(statistics.median(rates[measured]) * batch_size),
+            "unit": "samples/s",
+            "ceiling": ceiling,
+            "ceiling_figure": round(statistics.median(rates[loop]) * batch_size),
+            "ratio": round(_median_ratio(rates[measured], rates[loop]), 3),
+            **({"goal": _GOAL} if on_gpu == (loop == "prepared") else {}),
+        }
+        for loop, ceiling in ceilings.items()
+    ]
 
 
 def print_row(row: Mapping[str, Any]) -> None:
     """One line of a table."""
+    goal = f" (goal {row['goal']})" if "goal" in row else ""
     print(
-        f"{row['name']:<42} {row['figure']:>9,} {row['unit']}   {row['ceiling']} {row['ceiling_figure']:>9,}   "
-        f"ratio {row['ratio']:.3f} (goal {row['goal']})",
+        f"{row['name']:<40} {row['figure']:>9,} {row['unit']}   {row['ceiling']:<25} {row['ceiling_figure']:>9,}   "
+        f"ratio {row['ratio']:.3f}{goal}",
         flush=True,
     )
 
 
-def median_ratio(numerators: list[float], denominators: list[float]) -> float:
+def _median_ratio(numerators: list[float], denominators: list[float]) -> float:
     """The median of the turns' own ratios: two neighbours in time saw the same machine."""
     return statistics.median(n / d for n, d in zip(numerators, denominators, strict=True))

@@ -4,11 +4,11 @@
     python -m benchmarks.running_learner --quick --out running_learner.json
 
 Shards and learner are the run's own processes, made as `launch.py` makes them. The shards hold transitions that an
-actor played in the emulator before; nobody plays while the learner trains, and the limiter is open, so that what is left
-is the learner's own: waiting for samples, decompressing them, sending priorities back, publishing weights.
+actor played in the emulator before; nobody plays while the learner trains, and the limiter is open. What remains is the
+learner's own: waiting for samples, decompressing them, sending priorities back, publishing weights.
 
-*Bare* is the update alone in this process, on batches of the same shards that lie in memory as the update takes them.
-The two train in turns, never at once.
+*Bare* is the update alone in this process, of batches of the same shards that lie in memory; *inputs stacked* leaves
+the stacking of their frames out as well. The loops train in turns, never at once.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import ray
 import torch
 
 from actors.factory import build_actor
-from benchmarks.learner_parts import bare_loop, print_row, rates_in_turns, speed_row
+from benchmarks.learner_parts import bare_loop, prepared_loop, print_row, rates_in_turns, speed_rows
 from benchmarks.machine import describe_commit, describe_machine
 from common.config import Config
 from common.errors import UserError
@@ -37,13 +37,12 @@ from common.types import Batch, Chunk
 from driver.plan import Plan, machine_cores, make_plan
 from driver.ray_session import ray_session
 from driver.roles import Roles
-from learner.allocator import keep_freed_memory
 from learner.factory import build_learner
+from learner.process import tune_process
 from replay.remote import RemoteReplayReader
 
 _BATCH_SIZES = [32, 64, 512]
 _QUICK_BATCH_SIZES = [64]
-_GOAL = 0.95
 _PLAYED = 2_000
 _BATCHES_IN_MEMORY = 4
 _ANSWER_S = 120
@@ -57,17 +56,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     cores = machine_cores()
     plan = make_plan(config, cpus=cores, gpus=torch.cuda.device_count(), private=True)
     torch.set_num_threads(plan.learner_threads)
-    keep_freed_memory()
+    tune_process()
     try:
         chunks = _play(config, _PLAYED)
         with ray_session(None, private_cpus=max(cores, plan.cpus), object_store_mb=config.ray.object_store_mb):
-            rows, waits = zip(*(_measure(config, plan, chunks, size, options) for size in sizes), strict=True)
+            measured = [_measure(config, plan, chunks, size, options) for size in sizes]
     except UserError as error:
         print(f"running_learner: error: {error}", file=sys.stderr)
         return 2
     if options.out is not None:
         settings = {"threads": plan.learner_threads, "turns": options.turns, "seconds_per_turn": options.seconds}
-        record = {"rows": rows, "waits": waits, **settings, **describe_commit(), "machine": describe_machine()}
+        rows = [row for rows, _ in measured for row in rows]
+        record = {
+            "rows": rows,
+            "waits": [wait for _, wait in measured],
+            **settings,
+            **describe_commit(),
+            "machine": describe_machine(),
+        }
         write_atomically(options.out, (json.dumps(record, indent=2) + "\n").encode())
     return 0
 
@@ -108,8 +114,8 @@ def _play(config: Config, transitions: int) -> list[Chunk]:
 
 def _measure(
     config: Config, plan: Plan, chunks: list[Chunk], batch_size: int, options: argparse.Namespace
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The row, and the parts of the learner's time in which it had no batch."""
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The rows, and the parts of the learner's time in which it had no batch."""
     config = replace(
         config,
         replay=replace(config.replay, min_size=1, samples_per_insert=1e9),
@@ -125,16 +131,20 @@ def _measure(
     running = roles.learner(shards, None, 0)
     waits: list[float] = []
     rates = rates_in_turns(
-        {"bare": bare_loop(bare, [bare.prepare(batch) for batch in batches]), "running": _run(running, waits)},
+        {
+            "bare": bare_loop(bare, batches),
+            "prepared": prepared_loop(bare, batches),
+            "running": _run(running, waits),
+        },
         rounds=options.turns,
         seconds=options.seconds,
     )
     for process in (running, *shards):
         ray.kill(process)
-    name = f"running learner, batch {batch_size}, {'bfloat16' if bare.bfloat16 else 'float32'}"
-    row = speed_row(name, batch_size, rates, "running", ceiling="bare loop", goal=_GOAL)
-    print_row(row)
-    return row, {"name": name, "wait_fractions": [round(wait, 4) for wait in waits]}
+    rows = speed_rows("running learner", bare, batch_size, rates, "running")
+    for row in rows:
+        print_row(row)
+    return rows, {"name": rows[0]["name"], "wait_fractions": [round(wait, 4) for wait in waits]}
 
 
 def _draw(config: Config, shards: Sequence[Any]) -> list[Batch]:

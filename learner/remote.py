@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from common.config import AgentConfig, LearnerConfig
 from common.types import Batch, EnvironmentSpec
-from learner.allocator import keep_freed_memory
 from learner.factory import build_learner
 from learner.feeder import BatchFeeder, BatchReader, FedBatch
 from learner.learner import StartedUpdate
+from learner.process import tune_process
 
 _BATCH_POLL_S = 0.1
 
@@ -62,7 +62,7 @@ class RemoteLearner:
         version: int,
     ) -> None:
         """Args as `build_learner`; `state` and `version` come from a checkpoint, None and 0 for a fresh run."""
-        keep_freed_memory()
+        tune_process()
         torch.set_num_threads(threads)
         self._learner = build_learner(spec=spec, agent=agent, learner=learner, seed=seed, device=device)
         if state is not None:
