@@ -119,11 +119,11 @@ class LearnerConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the learner computes: "auto" is CUDA if there is a GPU."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the convolutions; "auto" takes bfloat16 autocast where the processor has it."""
+    """Arithmetic of all layers but the last; "auto" takes bfloat16 where the processor has it."""
     threads: int | Literal["auto"] = "auto"
     """CPU threads of the learner; "auto": 1, or a quarter of the cores where that is more and no GPU is used."""
     prefetch: int = 3
-    """Batches requested ahead of the one that trains."""
+    """Batches on their way from the shards, beside the two that lie ready to be trained on."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def uses_bfloat16(precision: Precision, device: torch.device) -> bool:
-    """Whether the networks run under bfloat16 autocast; "auto" where the hardware computes in it."""
+    """Whether the networks compute in bfloat16; "auto" where the hardware computes in it."""
     if precision != "auto":
         return precision == "bfloat16"
     if device.type == "cuda":

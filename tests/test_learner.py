@@ -194,6 +194,25 @@ def test_a_loss_that_is_not_finite_stops_before_it_spoils_the_weights() -> None:
     assert learner.updates == 1
 
 
+def test_updates_that_were_started_after_a_failed_one_change_nothing() -> None:
+    learner = make_learner(target_update_period=2)
+    train(learner, 1)
+    before = learner.state_dict()
+    failing, good = random_batch(VECTOR_SPEC, seed=0), random_batch(VECTOR_SPEC, seed=1)
+    failing.r_t[3] = np.nan
+    started = [learner.start(learner.prepare(batch)) for batch in (failing, good)]
+    with pytest.raises(RuntimeError, match="not finite at update 2"):
+        learner.finish(started[0])
+    assert learner.updates == 1
+    after = learner.state_dict()
+    for name, tensor in before["online"].items():
+        assert torch.equal(after["online"][name], tensor), name
+    assert after["optimizer"]["state"][0]["step"] == 1
+    learner.update(good)
+    assert learner.updates == 2
+    assert not torch.equal(learner.state_dict()["online"]["fc.2.bias"], before["online"]["fc.2.bias"])
+
+
 def test_read_only_batches_train_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
     batch: Batch = random_batch(VECTOR_SPEC, seed=0)
     for array in batch:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.networks import QNetwork, build_network, flatten, q_values, unflatten_
+from common.networks import QNetwork, build_network, flatten, q_values, to_inputs, unflatten_
 from common.types import EnvironmentSpec
 from tests.random_batches import MARIO_SPEC, VECTOR_SPEC
 
@@ -33,6 +33,30 @@ def test_tutorial_network_computes_what_the_plain_layers_compute() -> None:
     with torch.no_grad():
         expected = plain(torch.tensor(states, dtype=torch.float32) / 255)
     np.testing.assert_allclose(q_values(network, states), expected.numpy(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("frame_shape", [(36, 36), (37, 38), (39, 85), (87, 42)])
+def test_frames_of_any_size_meet_the_plain_convolution(frame_shape: tuple[int, int]) -> None:
+    spec = EnvironmentSpec(frame_shape=frame_shape, frame_stack=3, action_names=("a", "b"))
+    network, states = build_network(spec, dueling=False, seed=1), random_states(spec)
+    with torch.no_grad():
+        expected = network.fc(network.conv(torch.tensor(states, dtype=torch.float32) / 255).flatten(1))
+    np.testing.assert_allclose(q_values(network, states), expected.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_reach_the_parameters_as_through_the_plain_layers() -> None:
+    network, states = build_network(MARIO_SPEC, dueling=False, seed=1), torch.from_numpy(random_states(MARIO_SPEC))
+    parameters = list(network.parameters())
+    gradients = torch.autograd.grad(network(states).square().sum(), parameters)
+    plain = network.fc(network.conv(states.float() / 255).flatten(1))
+    for gradient, expected in zip(gradients, torch.autograd.grad(plain.square().sum(), parameters), strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_bytes_are_exact_inputs_in_both_precisions() -> None:
+    states = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    for dtype in (torch.float32, torch.bfloat16):
+        assert sorted(to_inputs(states, dtype).flatten().tolist()) == list(range(256))
 
 
 @pytest.mark.parametrize("spec", [MARIO_SPEC, VECTOR_SPEC])
