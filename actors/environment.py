@@ -1,5 +1,6 @@
 """The one way to an environment: `make_environment`, in the API of gym >= 0.26."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from actors.cores import make_core, resolve_core
 from actors.gridworld import DEFAULT_MAX_STEPS, GridworldEnvironment, gridworld_spec
 from actors.mario import Info, MarioRules
 from actors.preprocessing import FRAME_SHAPE
+from actors.synthetic import DEFAULT_MAX_STEPS as SYNTHETIC_MAX_STEPS
+from actors.synthetic import RECORDED_FRAMES, Recording, SyntheticEnvironment, record
 from common.actions import ACTION_SETS, ActionSet
 from common.errors import UserError
 from common.types import EnvironmentSpec
@@ -31,13 +34,15 @@ def make_environment(
     noop_max: int = 30,
     sticky_actions: float = 0.0,
     max_steps: int | None = None,
+    step_ms: float = 0.0,
     seed: Seed = 0,
     exploring_starts: bool = True,
 ) -> "Environment":
     """An environment.
 
     Args:
-        name: "mario" or "gridworld", which uses `max_steps` (100 if None), `seed` and `exploring_starts` alone.
+        name: "mario"; "gridworld", which uses `max_steps` (100 if None), `seed` and `exploring_starts` alone; or
+            "synthetic", which shows frames of the first stage, recorded when a process first asks for one.
         stages: "1-1" … "8-4", one of them drawn for each episode; or "game" alone.
         actions: "right_only", "simple" or "complex".
         core: emulator core (`actors.cores`).
@@ -45,7 +50,8 @@ def make_environment(
         frame_stack: S, frames in a state.
         noop_max: each episode starts with 0 … noop_max raw frames without a button pressed, drawn evenly.
         sticky_actions: probability, at each raw frame, that the previous frame's buttons stay pressed.
-        max_steps: agent steps after which an episode is truncated; None: unlimited.
+        max_steps: agent steps after which an episode is truncated; None: unlimited, in "synthetic" 400.
+        step_ms: synthetic only, milliseconds that a step sleeps.
         seed: of everything random in the environment.
         exploring_starts: gridworld only, see `GridworldEnvironment`.
 
@@ -58,8 +64,15 @@ def make_environment(
         steps = DEFAULT_MAX_STEPS if max_steps is None else max_steps
         return GridworldEnvironment(max_steps=steps, exploring_starts=exploring_starts, seed=seed)
     validate_stages("stages", tuple(stages))
+    spec = environment_spec(name=name, actions=actions, frame_stack=frame_stack)
+    if name == "synthetic":
+        steps = SYNTHETIC_MAX_STEPS if max_steps is None else max_steps
+        recording = _recording(stages[0], resolve_core(core), frame_skip)
+        return SyntheticEnvironment(
+            spec=spec, recording=recording, stage=stages[0], step_ms=step_ms, max_steps=steps, seed=seed
+        )
     return MarioEnvironment(
-        spec=environment_spec(name=name, actions=actions, frame_stack=frame_stack),
+        spec=spec,
         stages=stages,
         core=resolve_core(core),
         frame_skip=frame_skip,
@@ -80,8 +93,8 @@ def environment_spec(
     """
     if name == "gridworld":
         return gridworld_spec()
-    if name != "mario":
-        raise UserError(f"unknown environment {name!r}; choose mario or gridworld")
+    if name not in ("mario", "synthetic"):
+        raise UserError(f"unknown environment {name!r}; choose mario, gridworld or synthetic")
     if actions not in ACTION_SETS:
         raise UserError(f"unknown action set {actions!r}; choose one of: {', '.join(ACTION_SETS)}")
     if frame_stack < 1:
@@ -259,7 +272,17 @@ def _controller_byte(action: str) -> int:
     return sum(JoypadSpace._button_map[button] for button in action.split("+"))
 
 
-Environment = MarioEnvironment | GridworldEnvironment
+@functools.cache
+def _recording(stage: str, core: str, frame_skip: int) -> Recording:
+    """What the real environment shows under random actions; a process records it once for all its environments."""
+    env = make_environment(stages=(stage,), core=core, frame_skip=frame_skip, noop_max=0)
+    try:
+        return record(env, RECORDED_FRAMES, seed=0)
+    finally:
+        env.close()
+
+
+Environment = MarioEnvironment | GridworldEnvironment | SyntheticEnvironment
 """What `make_environment` makes.
 
 Observations are uint8 [S, *F], the newest frame last and zeros before an episode's first frame; each is a new array.

@@ -12,8 +12,9 @@ from typing import Literal
 class EnvConfig:
     """The environment that actors and evaluator play."""
 
-    name: Literal["mario", "gridworld"] = "mario"
-    """Environment: Super Mario Bros., or a 3x3 grid that needs no ROM and learns in seconds."""
+    name: Literal["mario", "gridworld", "synthetic"] = "mario"
+    """Environment: Super Mario Bros.; a 3x3 grid that needs no ROM and learns in seconds; or, to measure the system
+    around it, recorded frames of the first stage at a fixed cost per step, from which nothing can be learned."""
     stages: tuple[str, ...] = ("1-1",)
     """Stages "1-1" to "8-4", one of them drawn for each episode, or "game": from 1-1 with three lives to game over."""
     actions: Literal["right_only", "simple", "complex"] = "right_only"
@@ -29,7 +30,10 @@ class EnvConfig:
     sticky_actions: float = 0.0
     """Probability, at each raw frame, that the previous frame's buttons stay pressed (Machado et al., 2018)."""
     max_steps: int | None = None
-    """Agent steps after which an episode is truncated; unlimited if not given (the game's clock ends it)."""
+    """Agent steps after which an episode is truncated; unlimited if not given (the game's clock ends it), in
+    the synthetic environment 400."""
+    step_ms: float = 5.0
+    """Synthetic environment only: milliseconds that each step sleeps."""
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ def _ranges(config: Config) -> Iterable[tuple[str, float | None, float, float]]:
     yield "--env.noop-max", env.noop_max, 0, 1_000
     yield "--env.sticky-actions", env.sticky_actions, 0, 0.99
     yield "--env.max-steps", env.max_steps, 1, big
+    yield "--env.step-ms", env.step_ms, 0, 60_000
     yield "--agent.gamma", agent.gamma, 0, 1
     yield "--agent.n-step", agent.n_step, 1, 100
     yield "--agent.reward-scale", agent.reward_scale, 1e-9, 1e9
