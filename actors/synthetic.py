@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from common.types import EnvironmentSpec
 
 DEFAULT_MAX_STEPS: Final = 400
-RECORDED_FRAMES: Final = 256
+RECORDED_FRAMES: Final = 96  # a second of an emulator, for every process that plays
 
 
 class Recording(NamedTuple):

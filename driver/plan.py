@@ -11,7 +11,10 @@ from common.validation import largest_chunk
 from replay.memory import bytes_per_transition
 from replay.rate_limiter import RateLimiter, minimum_error_buffer
 
-_PROCESS_BYTES = 400 * 2**20  # an actor, the learner or the evaluator, PyTorch included
+# Proportional set sizes, PyTorch included, with a margin: an actor of eight environments was measured at 237 MB.
+_PLAYER_BYTES = 300 * 2**20  # an actor or the evaluator
+_LEARNER_BYTES = 450 * 2**20
+_SHARD_BYTES = 150 * 2**20  # without its contents
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,9 @@ def transition_bytes(config: Config, spec: EnvironmentSpec) -> int:
 
 def memory_for_replay(config: Config, plan: Plan, available_bytes: int) -> int:
     """What a private Ray's other parts leave of the machine's memory."""
-    processes = plan.actors + 1 + config.replay.shards + config.eval.enabled
-    return available_bytes - config.ray.object_store_mb * 2**20 - processes * _PROCESS_BYTES
+    players = plan.actors + config.eval.enabled
+    processes = players * _PLAYER_BYTES + _LEARNER_BYTES + config.replay.shards * _SHARD_BYTES
+    return available_bytes - config.ray.object_store_mb * 2**20 - processes
 
 
 def _error_buffer(config: Config) -> float:
