@@ -21,11 +21,11 @@ missing = $(shell $(PYTHON) scripts/check_platform.py 2>/dev/null || echo 'Pytho
 	install it, or name one with make PYTHON=/path/to/python3.11')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test watch evaluate tensorboard clean need-run
+.PHONY: help setup train test watch evaluate tensorboard bench-scaling clean need-run
 
 help: ## List the targets
 	@echo 'make TARGET [ARGS="options passed on"] [RUN=runs/NAME] [PYTHON=python3.11] [TORCH_INDEX=URL]'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 
 setup: $(INSTALLED) ## Create .venv with the pinned dependencies; at once if that is done
 	@:
@@ -47,6 +47,11 @@ evaluate: setup need-run ## Evaluate the newest run's policy (ARGS: options of e
 
 tensorboard: setup need-run ## Show the newest run's curves on http://localhost:6006 (ARGS: options of TensorBoard)
 	$(VENV_PYTHON) -m tensorboard.main --host localhost --logdir $(RUN) $(ARGS)
+
+bench-scaling: setup ## Measure how costs grow with actors and shards, about 25 minutes (ARGS: options of benchmarks.scaling)
+	$(VENV_PYTHON) -m benchmarks.scaling_calls --out docs/results/performance/scaling-calls.json
+	$(VENV_PYTHON) -m benchmarks.scaling --actors 1,4,16,32,64 --shards 2 --out docs/results/performance/scaling.json $(ARGS)
+	$(VENV_PYTHON) -m benchmarks.scaling --actors 16,64 --shards 1,4 --out docs/results/performance/scaling.json $(ARGS)
 
 clean: ## Remove .venv and caches; runs stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

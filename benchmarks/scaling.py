@@ -48,13 +48,13 @@ def _run(options: argparse.Namespace) -> int:
         setup = Setup(actors, shards, options.step_ms, options.seconds, options.warm_up)
         short = _memory_shortage(setup, results)
         if short is not None:
-            print(f"{actors} actors, {shards} shards: left out: {short}", flush=True)
+            print(f"{_size(actors, shards)}: left out: {short}", flush=True)
             continue
-        print(f"{actors} actors, {shards} shards: up to {setup.ceiling:g} env steps/s …", flush=True)
+        print(f"{_size(actors, shards)}: up to {setup.ceiling:g} env steps/s …", flush=True)
         try:
             measured = measure(setup)
         except ScalingRunError as error:
-            print(f"{actors} actors, {shards} shards: failed: {error}", file=sys.stderr, flush=True)
+            print(f"{_size(actors, shards)}: failed: {error}", file=sys.stderr, flush=True)
             status = 1
             continue
         results = [known for known in results if (known.setup.actors, known.setup.shards) != (actors, shards)]
@@ -71,7 +71,7 @@ def rows(results: Sequence[Measured]) -> list[dict[str, Any]]:
     """The figures that have a ceiling, with their ratio to it."""
     listed = []
     for each in results:
-        size = f"{each.setup.actors} actors, {each.setup.shards} shards"
+        size = _size(each.setup.actors, each.setup.shards)
         listed += [
             _row(f"throughput, {size}", each.env_steps_per_s, "env steps/s", each.setup.ceiling),
             _row(f"samples per insert, {size}", each.samples_per_insert, "samples/transition", SAMPLES_PER_INSERT),
@@ -91,7 +91,7 @@ def growth_rows(results: Sequence[Measured]) -> list[dict[str, Any]]:
         if len(sizes) < 2:
             continue
         small, large = sizes[0], sizes[-1]
-        span = f"{small.setup.actors} to {large.setup.actors} actors, {shards} shards"
+        span = f"{small.setup.actors} to {_size(large.setup.actors, shards)}"
         for name in ("driver CPU", "GCS and raylet CPU", "learner CPU", "shard CPU", "actor CPU", "memory"):
             ratio = _costs(large)[name] / _costs(small)[name]
             exponent = math.log(ratio) / math.log(large.setup.actors / small.setup.actors)
@@ -114,6 +114,10 @@ def _costs(each: Measured) -> dict[str, float]:
 
 def _row(name: str, figure: float, unit: str, ceiling: float) -> dict[str, Any]:
     return {"name": name, "figure": round(figure, 4), "unit": unit, "ceiling": ceiling, "ratio": figure / ceiling}
+
+
+def _size(actors: int, shards: int) -> str:
+    return f"{actors} actor{'' if actors == 1 else 's'}, {shards} shard{'' if shards == 1 else 's'}"
 
 
 def _memory_shortage(setup: Setup, results: Sequence[Measured]) -> str | None:
@@ -167,11 +171,13 @@ def _write(path: Path, results: Sequence[Measured]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--actors", type=_numbers, default=[1, 4, 16, 64], help="numbers of actors, such as 1,4,16,64")
+    parser.add_argument(
+        "--actors", type=_numbers, default=[1, 4, 16, 32, 64], help="numbers of actors, such as 1,4,16,64"
+    )
     parser.add_argument("--shards", type=_numbers, default=[2], help="numbers of shards, each with every one of actors")
     parser.add_argument("--seconds", type=float, default=60.0, help="measured at each size (default 60)")
     parser.add_argument("--warm-up", type=float, default=20.0, help="seconds before that (default 20)")
-    parser.add_argument("--step-ms", type=float, default=64.0, help="cost of an environment step (default 64)")
+    parser.add_argument("--step-ms", type=float, default=128.0, help="cost of an environment step (default 128)")
     parser.add_argument("--out", type=Path, help="JSON file; the sizes that it holds already are kept")
     return parser
 

@@ -9,7 +9,7 @@ from actors import fceumm
 from common.config import ActorsConfig, Config, EnvConfig, LearnerConfig
 from common.errors import UserError
 from common.presets import PRESETS
-from driver.plan import make_plan
+from driver.plan import make_plan, memory_for_replay
 
 CONFIG = Config()
 
@@ -61,3 +61,11 @@ def test_cuda_is_refused_where_there_is_none_and_left_alone_when_the_cpu_is_aske
 def test_on_a_cluster_no_core_is_promised_twice() -> None:
     plan = make_plan(CONFIG, cpus=2, gpus=0, private=False)
     assert plan.cpus == 2
+
+
+def test_the_memory_left_for_the_replay_falls_by_300_mib_per_actor() -> None:
+    few = make_plan(replace(CONFIG, actors=ActorsConfig(count=1)), cpus=2, gpus=0, private=True)
+    many = make_plan(replace(CONFIG, actors=ActorsConfig(count=64)), cpus=2, gpus=0, private=True)
+    left = [memory_for_replay(CONFIG, plan, 24 << 30) for plan in (few, many)]
+    assert left[0] - left[1] == 63 * 300 * 2**20
+    assert left[1] > CONFIG.replay.capacity * 1_400
