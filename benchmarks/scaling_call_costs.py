@@ -153,18 +153,24 @@ def _driver_cost(actors: int, seconds: float) -> CallCost:
 
     for index in range(actors):
         start(index)
-    _poll(calls, 3.0)
+    _poll(calls, 3.0, lambda: answers >= actors)
     answers, before = 0, time.process_time()
-    _poll(calls, seconds)
+    _poll(calls, seconds, lambda: answers >= actors)
     cost = 1e6 * (time.process_time() - before) / answers
     ray.kill(stand_in)
     return CallCost(f"driver: a slice of one of {actors} actors", cost, None)
 
 
-def _poll(calls: Calls, seconds: float) -> None:
+def _poll(calls: Calls, seconds: float, enough: Callable[[], bool]) -> None:
+    """Answers for so long, and on a busy machine until there are enough.
+
+    Raises:
+        RuntimeError: a call failed.
+    """
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        calls.poll(0.25)
+    while time.monotonic() < deadline or not enough():
+        for failure in calls.poll(0.25):
+            raise RuntimeError(f"{failure.role} failed: {failure.error}")
 
 
 def _pid(handle: Any) -> int:

@@ -63,7 +63,7 @@ class Setup:
             "replay.min-size": self.capacity // 4,
             "replay.samples-per-insert": SAMPLES_PER_INSERT,
             "learner.batch-size": BATCH_SIZE,
-            # About one broadcast a second from four actors on.
+            # At most about one broadcast a second.
             "learner.broadcast-period": max(1, round(self.ceiling * SAMPLES_PER_INSERT / BATCH_SIZE)),
             "learner.prefetch": 1,
             "learner.threads": 1,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.machine import ROOT
 from benchmarks.scaling import growth_rows, main, rows
 from benchmarks.scaling_processes import ROLES, cpu_seconds, memory_bytes, processes_by_role
 from benchmarks.scaling_run import Measured, Setup
@@ -114,3 +115,14 @@ def test_the_real_system_is_measured_and_known_sizes_are_kept(tmp_path: Path) ->
     assert min(new.cpu["actors"], new.cpu["learner"], new.cpu["shards"]) > 0
     assert new.memory["actors"] > 2 * 50e6
     assert {"machine", "commit", "rows"} <= set(content)
+
+
+@pytest.mark.slow
+def test_every_kind_of_call_has_its_cost(tmp_path: Path) -> None:
+    path = tmp_path / "calls.json"
+    command = [sys.executable, "-m", "benchmarks.scaling_calls", "--seconds", "1", "--out", str(path)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=280)
+    figures = {row["name"]: row["figure"] for row in json.loads(path.read_text())["rows"]}
+    assert len(figures) == 5 * 2 + 3
+    assert min(figures.values()) > 0
+    assert figures["shard: sample 64, answering"] > figures["shard: may I insert?, answering"]
