@@ -14,6 +14,7 @@ VENV_PYTHON := $(VENV)/bin/python
 VENV_WORKS = $(VENV_PYTHON) -c 'import pip, sys; sys.exit(sys.version_info[:2] != (3, 11))'
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+INSTALLED_PEERS := $(VENV)/.installed-peers
 # -qq keeps errors and drops warnings. Without build isolation, so that the pinned setuptools builds the sdists too.
 PIP_INSTALL := $(VENV_PYTHON) -m pip install -qq --disable-pip-version-check --use-pep517 -c constraints.txt
 
@@ -21,7 +22,7 @@ missing = $(shell $(PYTHON) scripts/check_platform.py 2>/dev/null || echo 'Pytho
 	install it, or name one with make PYTHON=/path/to/python3.11')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test watch evaluate tensorboard bench-scaling clean need-run
+.PHONY: help setup train test watch evaluate tensorboard bench-scaling bench-peers clean need-run
 
 help: ## List the targets
 	@echo 'make TARGET [ARGS="options passed on"] [RUN=runs/NAME] [PYTHON=python3.11] [TORCH_INDEX=URL]'
@@ -53,6 +54,9 @@ bench-scaling: setup ## Measure how costs grow with actors and shards, about 25 
 	$(VENV_PYTHON) -m benchmarks.scaling --actors 1,4,16,32,64 --shards 2 --out docs/results/performance/scaling.json $(ARGS)
 	$(VENV_PYTHON) -m benchmarks.scaling --actors 16,64 --shards 1,4 --out docs/results/performance/scaling.json $(ARGS)
 
+bench-peers: $(INSTALLED_PEERS) ## Measure the speed beside other libraries, 45 minutes (ARGS: options of benchmarks.peers)
+	$(VENV_PYTHON) -m benchmarks.peers --out docs/results/performance/peers.json $(ARGS)
+
 clean: ## Remove .venv and caches; runs stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -71,4 +75,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 $(INSTALLED_DEV): $(INSTALLED)
 	@echo 'Installing the development tools ...'
 	@$(PIP_INSTALL) --no-build-isolation -e '.[dev,fast]'
+	@touch $@
+
+$(INSTALLED_PEERS): $(INSTALLED)
+	@echo 'Installing the libraries to compare with ...'
+	@$(PIP_INSTALL) --no-build-isolation -e '.[fast,peers]'
 	@touch $@

@@ -73,6 +73,15 @@ PRESETS: dict[str, Config] = {
         max_episodes=10_000,
         print_episodes=True,
     ),
+    # For speed beside other libraries (`benchmarks/peers.py`): the tutorials' network, task and step size with their
+    # batches of 32, but Stable-Baselines3's and Atari's 8 samples per transition; everything else as by default.
+    "peers": Config(
+        env=EnvConfig(noop_max=0),
+        agent=_TUTORIAL_AGENT,
+        replay=ReplayConfig(capacity=20_000, min_size=1_000),
+        learner=LearnerConfig(batch_size=32, learning_rate=2.5e-4),
+        eval=EvalConfig(enabled=False),
+    ),
     # The article's 3x3 grid: no ROM, and the quickest check of the whole system. One-step targets on a grid without
     # chance have the optimal Q-values as their fixed point, however much is explored: it is reached to two digits.
     "gridworld": Config(

@@ -42,16 +42,20 @@ def test_what_torch_pins_itself_is_left_to_it() -> None:
     assert [name for name in PINNED if re.match(r"(nvidia|cuda|triton)", name)] == []
 
 
-def direct_requirements() -> list[str]:
-    """All groups of dependencies but `cluster`, which the tests' environment does without."""
-    groups = PROJECT["project"]["optional-dependencies"] | {"cluster": []}
-    return [*PROJECT["project"]["dependencies"], *(name for group in groups.values() for name in group)]
+def direct_requirements(*left_out: str) -> list[str]:
+    """The dependencies, those of all optional groups but some included."""
+    groups = PROJECT["project"]["optional-dependencies"]
+    optional = [name for group, names in groups.items() if group not in left_out for name in names]
+    return [*PROJECT["project"]["dependencies"], *optional]
 
 
 def installed_closure() -> dict[str, str]:
-    """Versions of what the direct requirements need, directly or not, without torch's CUDA packages."""
+    """Versions of what the direct requirements need, directly or not, without torch's CUDA packages.
+
+    The tests' environment does without the groups `cluster` and `peers`.
+    """
     versions: dict[str, str] = {}
-    pending = [Requirement(text) for text in direct_requirements()]
+    pending = [Requirement(text) for text in direct_requirements("cluster", "peers")]
     while pending:
         requirement = pending.pop()
         name = normalised(requirement.name)
