@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from benchmarks.peers_meter import Speed
-from benchmarks.peers_systems import Settings, System
+from benchmarks.peers_systems import CORE, Settings, System
 
 Figure = Literal["transitions", "samples"]
 _FIGURES: Final[tuple[Figure, ...]] = ("transitions", "samples")
@@ -58,16 +58,18 @@ class Measured:
 def rows(measured: Mapping[str, Measured]) -> list[dict[str, Any]]:
     """Each of our figures over the best peer's.
 
-    The best peer is sought for each figure by itself. Where that is one with another number of samples per transition,
-    a second row has the best of those with about ours.
+    The goals are over the best peer on nes-py, sought for each figure by itself. Where that is one with another number
+    of samples per transition, a second row has the best of those with about ours; and for another core, a row without a
+    goal has the best peer on that core.
     """
     peers = [entry for entry in measured.values() if entry.system.goal is None]
     found: list[dict[str, Any]] = []
     for ours in (entry for entry in measured.values() if entry.system.goal is not None):
-        alike = [peer for peer in peers if _same_work(ours, peer)]
+        goal, core = ours.system.goal, ours.system.core
         for figure in _FIGURES:
-            best = {_best(group, figure).system.title: _best(group, figure) for group in (peers, alike) if group}
-            found += [_row(ours, peer, figure) for peer in best.values()]
+            found += [_row(ours, peer, figure, goal) for peer in _best_of_each_kind(ours, _on(CORE, peers), figure)]
+            if core != CORE:
+                found += [_row(ours, peer, figure, None) for peer in _best(_on(core, peers), figure)]
     return found
 
 
@@ -90,21 +92,33 @@ def describe(settings: Settings) -> str:
     return ", ".join("threads PyTorch's" if text == "threads None" else text for text in texts).strip()
 
 
-def _row(ours: Measured, peer: Measured, figure: Figure) -> dict[str, Any]:
+def _row(ours: Measured, peer: Measured, figure: Figure, goal: float | None) -> dict[str, Any]:
     """In the form of all benchmarks' rows (`benchmarks.performance_tables`)."""
     return {
         "name": f"{ours.system.title}, {ours.system.core}",
         "figure": round(ours.rate(figure), 1),
         "unit": f"{figure}/s",
-        "peer": peer.system.title,
+        "peer": f"{peer.system.title}, {peer.system.core}",
         "peer_figure": round(peer.rate(figure), 1),
         "ratio": round(ours.rate(figure) / peer.rate(figure), 2),
-        "goal": ours.system.goal,
+        **({} if goal is None else {"goal": goal}),
     }
 
 
-def _best(peers: Sequence[Measured], figure: Figure) -> Measured:
-    return max(peers, key=lambda peer: peer.rate(figure))
+def _best_of_each_kind(ours: Measured, peers: Sequence[Measured], figure: Figure) -> list[Measured]:
+    """The best peer and, where that is another one, the best of those that do the same work."""
+    best = _best(peers, figure)
+    alike = _best([peer for peer in peers if _same_work(ours, peer)], figure)
+    return best + [peer for peer in alike if peer not in best]
+
+
+def _best(peers: Sequence[Measured], figure: Figure) -> list[Measured]:
+    """The best peer, if there is any."""
+    return [max(peers, key=lambda peer: peer.rate(figure))] if peers else []
+
+
+def _on(core: str, peers: Sequence[Measured]) -> list[Measured]:
+    return [peer for peer in peers if peer.system.core == core]
 
 
 def _same_work(ours: Measured, peer: Measured) -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import tempfile
 import time
 from typing import Any
 
@@ -53,29 +54,34 @@ def measure(core: str, settings: dict[str, Any], meter: Meter) -> Speed:
     """
     if settings["threads"] is not None:
         torch.set_num_threads(settings["threads"])
-    ray.init(
-        address="local",
-        num_cpus=len(os.sched_getaffinity(0)),
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
-    register_env("mario", lambda config: GymnasiumTask(config["core"], config.worker_index, channels_last=True))
-    try:
-        algorithm = _config(core, settings).build_algo()
-        check_network(_parameters(algorithm.get_module(DEFAULT_MODULE_ID)))
-        transitions = samples = 0
-        while meter.read(time.perf_counter(), transitions, samples):
-            result = algorithm.train()
-            transitions = int(result["env_runners"]["num_env_steps_sampled_lifetime"])
-            learner = result.get("learners", {}).get(DEFAULT_MODULE_ID, {})
-            samples = int(learner.get("num_module_steps_trained_lifetime", 0))
-    finally:
-        ray.shutdown()
+    with tempfile.TemporaryDirectory(prefix="apex-mario-peers-") as folder:
+        ray.init(
+            address="local",
+            num_cpus=len(os.sched_getaffinity(0)),
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            _temp_dir=folder,
+        )
+        try:
+            _train(_config(core, settings).build_algo(), meter)
+        finally:
+            ray.shutdown()
     return meter.speed()
 
 
+def _train(algorithm: Any, meter: Meter) -> None:
+    check_network(_parameters(algorithm.get_module(DEFAULT_MODULE_ID)))
+    transitions = samples = 0
+    while meter.read(time.perf_counter(), transitions, samples):
+        result = algorithm.train()
+        transitions = int(result["env_runners"]["num_env_steps_sampled_lifetime"])
+        learner = result.get("learners", {}).get(DEFAULT_MODULE_ID, {})
+        samples = int(learner.get("num_module_steps_trained_lifetime", 0))
+
+
 def _config(core: str, settings: dict[str, Any]) -> DQNConfig:
+    register_env("mario", lambda config: GymnasiumTask(config["core"], config.worker_index, channels_last=True))
     runners = settings["runners"]
     return (
         DQNConfig()

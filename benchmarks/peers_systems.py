@@ -7,6 +7,8 @@ from typing import Any, Final
 
 Settings = Mapping[str, Any]
 
+CORE: Final = "nes-py"
+"""The emulator core of the comparison."""
 FAST_CORE: Final = "fceumm"
 
 
@@ -41,6 +43,7 @@ _SB3 = tuple(
     for envs, vec_env in ((1, "dummy"), (4, "dummy"), (4, "subproc"), (8, "subproc"))
     for threads in _THREADS
 )
+_SB3_FAST = tuple(settings for settings in _SB3 if settings["envs"] == 1 or settings["vec_env"] == "subproc")
 _RLLIB = tuple(
     {"runners": runners, "envs": envs, "fragment": fragment, "threads": threads}
     for runners, envs, fragment in ((0, 1, 4), (0, 4, 1), (1, 4, 4), (2, 4, 4))
@@ -52,13 +55,14 @@ _SB3_PACKAGES = ("stable-baselines3", "gymnasium")
 
 SYSTEMS: Final[Mapping[str, System]] = MappingProxyType(
     {
-        "notebook": System("notebook's loop", "peers_notebook", (), "nes-py", None, _NOTEBOOK),
-        "notebook-8": System("notebook's loop, 8 samples", "peers_notebook", (), "nes-py", None, _NOTEBOOK_8),
-        "sb3": System("Stable-Baselines3 DQN", "peers_sb3", _SB3_PACKAGES, "nes-py", None, _SB3),
-        "rllib": System("RLlib DQN", "peers_rllib", ("ray", "gymnasium"), "nes-py", None, _RLLIB),
-        "ours": System("launch.py", "peers_launch", (), "nes-py", 2.5, _OURS),
-        "ours-float32": System("launch.py, float32", "peers_launch", (), "nes-py", 2.5, _OURS_FLOAT32),
-        "ours-fast": System("launch.py, fast core", "peers_launch", (), FAST_CORE, 4.5, _OURS),
+        "notebook": System("notebook's loop", "peers_notebook", (), CORE, None, _NOTEBOOK),
+        "notebook-8": System("notebook's loop, 8 samples", "peers_notebook", (), CORE, None, _NOTEBOOK_8),
+        "sb3": System("Stable-Baselines3 DQN", "peers_sb3", _SB3_PACKAGES, CORE, None, _SB3),
+        "rllib": System("RLlib DQN", "peers_rllib", ("ray", "gymnasium"), CORE, None, _RLLIB),
+        "ours": System("launch.py", "peers_launch", (), CORE, 2.5, _OURS),
+        "ours-float32": System("launch.py, float32", "peers_launch", (), CORE, 2.5, _OURS_FLOAT32),
+        "ours-fast": System("launch.py", "peers_launch", (), FAST_CORE, 4.5, _OURS),
+        "sb3-fast": System("Stable-Baselines3 DQN", "peers_sb3", _SB3_PACKAGES, FAST_CORE, None, _SB3_FAST),
     }
 )
 """By the name that `--only` takes, in the order in which they are measured."""

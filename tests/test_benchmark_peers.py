@@ -55,9 +55,9 @@ def test_a_system_that_ends_early_has_no_speed() -> None:
 # The figures
 
 
-def measured(title: str, *speeds: tuple[int, int], goal: float | None = None) -> Measured:
+def measured(title: str, *speeds: tuple[int, int], goal: float | None = None, core: str = "nes-py") -> Measured:
     """A system with rounds of so many transitions and samples in ten seconds each."""
-    system = replace(SYSTEM, title=title, goal=goal)
+    system = replace(SYSTEM, title=title, goal=goal, core=core)
     return Measured(system, {"threads": 1}, runs=[Speed(*speed, seconds=10.0) for speed in speeds])
 
 
@@ -77,11 +77,27 @@ def test_ratios_are_to_the_best_peer_of_each_figure_and_to_the_best_with_the_sam
         }
     )
     assert [(row["unit"], row["figure"], row["peer"], row["peer_figure"], row["ratio"]) for row in found] == [
-        ("transitions/s", 150.0, "fast", 60.0, 2.5),
-        ("samples/s", 1_200.0, "loop", 768.0, 1.56),
-        ("samples/s", 1_200.0, "fast", 480.0, 2.5),
+        ("transitions/s", 150.0, "fast, nes-py", 60.0, 2.5),
+        ("samples/s", 1_200.0, "loop, nes-py", 768.0, 1.56),
+        ("samples/s", 1_200.0, "fast, nes-py", 480.0, 2.5),
     ]
     assert {row["goal"] for row in found} == {2.5}
+
+
+def test_on_another_core_the_goal_is_over_nes_py_and_the_peer_on_that_core_is_shown_beside() -> None:
+    found = rows(
+        {
+            "peer": measured("peer", (600, 4_800)),
+            "peer-fast": measured("peer", (900, 7_200), core="fceumm"),
+            "ours-fast": measured("ours", (2_700, 21_600), goal=4.5, core="fceumm"),
+        }
+    )
+    assert [(row["unit"], row["peer"], row["ratio"], row.get("goal")) for row in found] == [
+        ("transitions/s", "peer, nes-py", 4.5, 4.5),
+        ("transitions/s", "peer, fceumm", 3.0, None),
+        ("samples/s", "peer, nes-py", 4.5, 4.5),
+        ("samples/s", "peer, fceumm", 3.0, None),
+    ]
 
 
 def test_without_a_peer_there_is_no_ratio() -> None:
