@@ -12,7 +12,7 @@ from torch.nn import functional
 from benchmarks.learner_parts import SPEC, make_learner, random_batch
 from common.networks import QNetwork, build_network, flatten
 from common.types import Batch
-from learner.device import Precision
+from common.precision import Precision
 from learner.update import UpdateStep
 
 _BATCH_SIZE = 64
