@@ -149,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=_at_least(1, int), default=3, metavar="N", help="rounds over all systems; default: 3")
     text = "seconds of a measurement; default: 45"
     add("--seconds", type=_at_least(1.0, float), default=45.0, metavar="S", help=text)
-    # The first 20 seconds of launch.py's updates still work off what its actors played before.
+    # Long enough for the actors of launch.py to push their first chunks, before which they play unhindered.
     text = "seconds of training before a measurement, half of it before a trial; default: 20"
     add("--warm-up", type=_at_least(0.0, float), default=20.0, metavar="S", help=text)
     text = "seconds of the trial of each of a system's settings; 0: no trials, its first; default: 15"
