@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from benchmarks.learner_parts import SPEC, make_learner, random_batch
 from common.networks import QNetwork, build_network, flatten
-from common.types import Batch
 from common.precision import Precision
+from common.types import Batch
 from learner.update import UpdateStep
 
 _BATCH_SIZE = 64

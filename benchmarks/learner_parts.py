@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from common.types import Batch, EnvironmentSpec
 from common.precision import Precision
+from common.types import Batch, EnvironmentSpec
 from learner.learner import Learner
 
 SPEC = EnvironmentSpec((84, 84), 4, ("noop", "right", "right+A", "right+B", "right+A+B"))
