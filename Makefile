@@ -5,6 +5,8 @@ PYTHON ?= $(or $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && 
 RUN ?= $(shell $(VENV_PYTHON) -m scripts.newest_run)
 # Options that are passed on to launch.py, evaluate.py, TensorBoard or pytest.
 ARGS ?=
+# Where `make bench` writes its figures; those in the documentation are under docs/results/performance.
+BENCH ?= build/bench
 # Package index to take torch from, such as https://download.pytorch.org/whl/cpu; pip's own if empty.
 TORCH_INDEX ?=
 
@@ -22,7 +24,7 @@ missing = $(shell $(PYTHON) scripts/check_platform.py 2>/dev/null || echo 'Pytho
 	install it, or name one with make PYTHON=/path/to/python3.11')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test watch evaluate tensorboard bench-scaling bench-peers clean need-run
+.PHONY: help setup train test watch evaluate tensorboard bench bench-scaling bench-peers clean need-run
 
 help: ## List the targets
 	@echo 'make TARGET [ARGS="options passed on"] [RUN=runs/NAME] [PYTHON=python3.11] [TORCH_INDEX=URL]'
@@ -48,6 +50,13 @@ evaluate: setup need-run ## Evaluate the newest run's policy (ARGS: options of e
 
 tensorboard: setup need-run ## Show the newest run's curves on http://localhost:6006 (ARGS: options of TensorBoard)
 	$(VENV_PYTHON) -m tensorboard.main --host localhost --logdir $(RUN) $(ARGS)
+
+bench: setup ## Measure emulators, actor, replay and learner, 10 minutes; the machine must be quiet
+	$(VENV_PYTHON) -m benchmarks.emulator --out $(BENCH)/emulator.json
+	$(VENV_PYTHON) -m benchmarks.actor --out $(BENCH)/actor.json
+	$(VENV_PYTHON) -m benchmarks.replay --quick --no-peers --out $(BENCH)/replay.json
+	$(VENV_PYTHON) -m benchmarks.learner --quick --out $(BENCH)/learner.json
+	$(VENV_PYTHON) -m benchmarks.running_learner --quick --out $(BENCH)/running_learner.json
 
 bench-scaling: setup ## Measure how costs grow with actors and shards, about 25 minutes (ARGS: options of benchmarks.scaling)
 	$(VENV_PYTHON) -m benchmarks.scaling_calls --out docs/results/performance/scaling-calls.json

@@ -19,6 +19,7 @@ from actors.video import encode_gif
 from common.config import ActorsConfig, AgentConfig, EnvConfig, EvalConfig
 from common.networks import build_network, unflatten_
 from common.policy import Policy
+from common.process import tune_process
 from common.seeding import role_seed
 from common.types import Episode, Weights
 
@@ -104,6 +105,7 @@ class RemoteActor:
         learner: Any,
     ) -> None:
         torch.set_num_threads(1)
+        tune_process()
         self._writer = writer
         self._actor = build_actor(
             env=env,

@@ -42,11 +42,11 @@ from benchmarks.learner_parts import (
 from benchmarks.machine import describe_commit, describe_machine
 from common.errors import UserError
 from common.files import write_atomically
+from common.process import tune_process
 from common.types import Batch
 from learner.device import resolve_device
 from learner.feeder import BatchFeeder
 from learner.learner import Learner, StartedUpdate
-from learner.process import tune_process
 
 _BATCH_SIZES = [32, 128, 512, 2048]
 _QUICK_BATCH_SIZES = [32, 128]

@@ -33,12 +33,12 @@ from benchmarks.machine import describe_commit, describe_machine
 from common.config import Config
 from common.errors import UserError
 from common.files import write_atomically
+from common.process import tune_process
 from common.types import Batch, Chunk
 from driver.plan import Plan, machine_cores, make_plan
 from driver.ray_session import ray_session
 from driver.roles import Roles
 from learner.factory import build_learner
-from learner.process import tune_process
 from replay.remote import RemoteReplayReader
 
 _BATCH_SIZES = [32, 64, 512]

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from common.config import AgentConfig, LearnerConfig
+from common.process import tune_process
 from common.types import Batch, EnvironmentSpec
 from learner.factory import build_learner
 from learner.feeder import BatchFeeder, BatchReader, FedBatch
 from learner.learner import StartedUpdate
-from learner.process import tune_process
 
 _BATCH_POLL_S = 0.1
 

@@ -1,5 +1,7 @@
 """An actor on the real gridworld: what it pushes is what its environments did."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -106,11 +108,16 @@ def test_newer_weights_are_taken_and_recorded_with_their_transitions() -> None:
     assert (actor.weight_version, actor.updates) == (4, 400)
 
 
-def test_priorities_come_from_the_actors_own_q_values() -> None:
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2)])
+def test_priorities_come_from_the_actors_own_q_values(
+    precision: Literal["float32", "bfloat16"], tolerance: float
+) -> None:
     writer = _Writer()
     network = build_network(_spec(), dueling=False, seed=99)
     weights = _Weights(Weights(1, 0, flatten(network)))
-    actor = _actor(writer, weights, actors=ActorsConfig(envs_per_actor=1, chunk_length=1, epsilon=1.0))
+    actor = _actor(
+        writer, weights, actors=ActorsConfig(envs_per_actor=1, precision=precision, chunk_length=1, epsilon=1.0)
+    )
     for _ in range(40):
         actor.step()
     for chunk in writer.chunks:
@@ -119,7 +126,7 @@ def test_priorities_come_from_the_actors_own_q_values() -> None:
         for j in range(len(chunk)):
             bootstrap = q[chunk.first_state + j + chunk.steps[j]].max()
             td = chunk.r_t[j] + chunk.discount_t[j] * bootstrap - q[chunk.first_state + j, chunk.a_tm1[j]]
-            assert chunk.priority[j] == pytest.approx(abs(td), abs=1e-5)
+            assert chunk.priority[j] == pytest.approx(abs(td), abs=tolerance)
 
 
 def test_same_seed_plays_the_same_and_a_replacement_does_not() -> None:

@@ -1,4 +1,4 @@
-"""What `learner.process` sets, in processes of their own."""
+"""What `common.process` sets, in processes of their own."""
 
 import platform
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 _PROGRAM = """
 import resource, sys
 import torch
-from learner.process import tune_process
+from common.process import tune_process
 if sys.argv[1] == "tuned":
     tune_process()
 for _ in range(10):

@@ -1,4 +1,4 @@
-"""Settings of a process that trains, which Python and the C library choose otherwise."""
+"""Settings of a process that computes all the time, which Python and the C library choose otherwise."""
 
 import ctypes
 import sys
@@ -11,12 +11,13 @@ _SWITCH_INTERVAL_S: Final = 5e-5
 
 
 def tune_process() -> None:
-    """Makes this process fit for training beside a `BatchFeeder`; to be called before its tensors are made.
+    """Makes this process fit for training or playing; to be called before its tensors are made.
 
     Freed memory, up to a gigabyte, is kept for the next tensors: by default glibc gives large blocks back to the
-    system, and each update then pays for thousands of page faults. (Skipped where the C library has no `mallopt`.)
+    system, and each update or step then pays for thousands of page faults. (Skipped where the C library has no
+    `mallopt`.)
 
-    Threads hand the interpreter over after 50 µs instead of 5 ms: the training thread needs it for a moment between
+    Threads hand the interpreter over after 50 µs instead of 5 ms: a training thread needs it for a moment between
     any two operations, and would wait that long for a feeder that is not at a convenient place to stop.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
