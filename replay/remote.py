@@ -96,8 +96,9 @@ class RemoteReplayWriter:
     """Sends an actor's chunks to the shards, round-robin over the live ones.
 
     A shard is sent one chunk at a time, so that one that hangs can't take them all. A refused chunk is not sent
-    again blindly: the shards are asked `can_insert`, at growing intervals, until one says yes. A dead shard's chunk
-    goes to the next one; it is left out until `set_shards`.
+    again blindly: the shards are asked `can_insert` in turn, one at a time, until one says yes. The interval doubles
+    with each question and halves with each accepted chunk, so that it costs a few questions per chunk, however many
+    actors wait. A dead shard's chunk goes to the next one; it is left out until `set_shards`.
 
     Args:
         shards: handles of the shards.
@@ -116,6 +117,7 @@ class RemoteReplayWriter:
         self._live: list[ShardHandle] = list(shards)
         self._turn = 0
         self._refused = False  # since the last accepted chunk
+        self._poll_turn = 0
         self._poll_interval_s = _MIN_POLL_S
         self._next_poll = 0.0
 
@@ -186,7 +188,7 @@ class RemoteReplayWriter:
             return
         self._refused = not accepted
         if accepted:
-            self._poll_interval_s = _MIN_POLL_S
+            self._poll_interval_s = max(self._poll_interval_s / 2, _MIN_POLL_S)
         else:
             self._queue.appendleft(chunk)
             self._postpone_polls()
@@ -224,9 +226,12 @@ class RemoteReplayWriter:
     def _poll(self) -> None:
         if not self._queue or time.monotonic() < self._next_poll:
             return
-        n = len(self._queue[0])
         unanswered = set(self._polls.values())
-        self._polls |= {shard.can_insert.remote(n): shard for shard in self._live if shard not in unanswered}
+        first = self._poll_turn % max(1, len(self._live))
+        shard = next((each for each in self._live[first:] + self._live[:first] if each not in unanswered), None)
+        if shard is not None:
+            self._polls[shard.can_insert.remote(len(self._queue[0]))] = shard
+            self._poll_turn = self._live.index(shard) + 1
         self._postpone_polls()
 
     def _postpone_polls(self) -> None:

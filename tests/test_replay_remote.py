@@ -258,8 +258,9 @@ def test_a_refused_chunk_is_not_sent_again_before_a_shard_has_room(refusing_shar
     assert not writer.wait_ready(1.5)
     seen = ray.get([shard.calls.remote() for shard in refusing_shards])
     assert sum(calls["insert"] for calls in seen) == 1
-    # 10, 20, 40, 80, 160, 200, 200 … ms apart
-    assert all(2 <= calls["can_insert"] <= 13 for calls in seen)
+    # In turn, 10, 20, 40, 80, 160, 200, 200 … ms apart: more shards are not asked more questions.
+    assert min(calls["can_insert"] for calls in seen) >= 2
+    assert sum(calls["can_insert"] for calls in seen) <= 13
 
 
 def test_a_dead_shards_chunks_go_to_the_next_one(make_shard: MakeShard) -> None:
