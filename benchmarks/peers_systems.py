@@ -46,7 +46,7 @@ _SB3 = tuple(
 _SB3_FAST = tuple(settings for settings in _SB3 if settings["envs"] == 1 or settings["vec_env"] == "subproc")
 _RLLIB = tuple(
     {"runners": runners, "envs": envs, "fragment": fragment, "threads": threads}
-    for runners, envs, fragment in ((0, 1, 4), (0, 4, 1), (1, 4, 4), (2, 4, 4))
+    for runners, envs, fragment in ((0, 1, 4), (1, 4, 4), (2, 4, 4), (2, 8, 4))
     for threads in _THREADS
 )
 _OURS: tuple[Settings, ...] = ({"options": []},)
