@@ -235,14 +235,18 @@ def test_a_process_is_measured_and_a_failure_says_why() -> None:
         measure(SYSTEM, {"threads": 1}, warm_up_s=0.1, seconds=1.0)
 
 
-SMALL = ["--replay.min-size", "200", "--ray.object-store-mb", "100", "--env.name", "gridworld"]
+SMALL = [
+    *("--env.name", "gridworld", "--replay.min-size", "200", "--ray.object-store-mb", "100"),
+    *("--actors.chunk-length", "8", "--actors.envs-per-actor", "2"),
+]
 
 
 def test_our_own_run_is_measured_and_ended() -> None:
     speed = peers_launch.measure("nes-py", {"options": SMALL}, Meter(warm_up_s=1.0, seconds=5.0))
     assert speed.seconds >= 5.0
     assert speed.transitions > 0
-    assert 6 < speed.samples / speed.transitions < 10
+    assert speed.samples % PRESETS["peers"].learner.batch_size == 0
+    assert 4 < speed.samples / speed.transitions < 16  # 8, however the machine's load moves the counters
     assert "launch.py" not in " ".join(descendants(os.getpid()).values())
 
 
