@@ -300,7 +300,7 @@ def test_the_axe_of_8_4_ends_the_whole_game(make: Make) -> None:
         ({"stages": ["game", "1-1"]}, "alone"),
         ({"stages": ["1-1", "1-1"]}, "twice"),
         ({"actions": "all"}, "'all'; choose one of: right_only, simple, complex"),
-        ({"name": "pong"}, "'pong'; choose mario or gridworld"),
+        ({"name": "pong"}, "'pong'; choose mario, gridworld or synthetic"),
         ({"core": "x"}, "'x'; choose"),
         ({"frame_skip": 0}, "frame_skip"),
         ({"frame_stack": 0}, "frame_stack"),

@@ -51,6 +51,7 @@ SHARED = {
     "learner.max_grad_norm": None,
     "learner.target_update_period": 5_000,
     "learner.broadcast_period": 1,
+    "actors.precision": "float32",
     "learner.precision": "float32",
     "max_episodes": 10_000,
 }
