@@ -45,7 +45,7 @@ from common.files import write_atomically
 from common.process import tune_process
 from common.types import Batch
 from learner.device import resolve_device
-from learner.feeder import BatchFeeder
+from learner.feeder import MOST_READY_BATCHES, BatchFeeder
 from learner.learner import Learner, StartedUpdate
 
 _BATCH_SIZES = [32, 128, 512, 2048]
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure_speed(batch_size: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     learner = make_learner(options.device, options.precision)
     batches = [random_batch(batch_size, seed) for seed in range(2 if batch_size > 512 else 4)]
-    feeder = BatchFeeder(_Memory(batches), learner.prepare)
+    feeder = BatchFeeder(_Memory(batches), learner.prepare, MOST_READY_BATCHES)
     measures = {
         "bare": bare_loop(learner, batches),
         "prepared": prepared_loop(learner, batches),

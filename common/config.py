@@ -127,7 +127,7 @@ class LearnerConfig:
     threads: int | Literal["auto"] = "auto"
     """CPU threads of the learner; "auto": 1, or a quarter of the cores where that is more and no GPU is used."""
     prefetch: int = 3
-    """Batches on their way from the shards, beside the two that lie ready to be trained on."""
+    """Batches on their way from the shards; up to two more lie ready to be trained on, none if this is 1."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from common.types import Batch
 from learner.learner import PreparedBatch
 
 # One is trained on while the next is prepared; the other covers for a feeder that other processes keep off the cores.
-_READY_BATCHES = 2
+MOST_READY_BATCHES = 2
 _MAX_PRIORITY_UPDATES = 16
 # Priorities wait at most so long for a reader that waits for a batch.
 _READER_TIMEOUT_S = 0.02
@@ -43,17 +43,21 @@ class FedBatch(NamedTuple):
 class BatchFeeder:
     """Owns the reader and runs it in a thread, so that the training thread waits for no call and no decompression.
 
-    Bounded both ways: the thread stops fetching with two batches ready, and the training thread waits when 16 batches'
-    priorities are not taken yet. An error in the thread is raised to the training thread by its next call.
+    Bounded both ways: the thread stops fetching with `ready` batches at hand, and the training thread waits when 16
+    batches' priorities are not taken yet. An error in the thread is raised to the training thread by its next call.
 
     Args:
         reader: only the thread uses it from now on.
         prepare: `Learner.prepare`.
+        ready: batches to have at hand; 0: a batch is taken from the reader only when the training thread waits for it,
+            as runs want it in which steps and updates take turns.
     """
 
-    def __init__(self, reader: BatchReader, prepare: Callable[[Batch], PreparedBatch]) -> None:
+    def __init__(self, reader: BatchReader, prepare: Callable[[Batch], PreparedBatch], ready: int) -> None:
         self._reader = reader
         self._prepare = prepare
+        self._keep_ready = ready
+        self._awaited = False  # whether the training thread waits for a batch
         self._changed = threading.Condition()
         self._ready: deque[FedBatch] = deque()
         self._priorities: deque[tuple[Batch, NDArray[np.float32]]] = deque()
@@ -75,7 +79,10 @@ class BatchFeeder:
             Exception: what the thread failed with.
         """
         with self._changed:
+            self._awaited = True
+            self._changed.notify_all()
             self._changed.wait_for(lambda: self._ready or self._error, timeout_s)
+            self._awaited = False
             self._raise_error()
             if not self._ready:
                 return None
@@ -129,7 +136,7 @@ class BatchFeeder:
 
     def _fetch(self) -> bool:
         """Whether the reader was asked."""
-        if len(self._ready) >= _READY_BATCHES:
+        if not self._has_room():
             return False
         batch = self._reader.next_batch(_READER_TIMEOUT_S)
         if batch is None:
@@ -142,4 +149,7 @@ class BatchFeeder:
 
     def _wait_for_work(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._priorities or len(self._ready) < _READY_BATCHES)
+            self._changed.wait_for(lambda: self._closed or self._priorities or self._has_room())
+
+    def _has_room(self) -> bool:
+        return len(self._ready) < max(self._keep_ready, self._awaited)

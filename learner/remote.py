@@ -13,7 +13,7 @@ from common.config import AgentConfig, LearnerConfig
 from common.process import tune_process
 from common.types import Batch, EnvironmentSpec
 from learner.factory import build_learner
-from learner.feeder import BatchFeeder, BatchReader, FedBatch
+from learner.feeder import MOST_READY_BATCHES, BatchFeeder, BatchReader, FedBatch
 from learner.learner import StartedUpdate
 
 _BATCH_POLL_S = 0.1
@@ -67,7 +67,7 @@ class RemoteLearner:
         self._learner = build_learner(spec=spec, agent=agent, learner=learner, seed=seed, device=device)
         if state is not None:
             self._learner.load_state_dict(state)
-        self._feeder = BatchFeeder(reader, self._learner.prepare)
+        self._feeder = BatchFeeder(reader, self._learner.prepare, min(MOST_READY_BATCHES, learner.prefetch - 1))
         self._broadcast_period = learner.broadcast_period
         self._version = version
         self._published: tuple[int, int, list[Any]] = (-1, 0, [])

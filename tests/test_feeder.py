@@ -42,7 +42,7 @@ class Source:
         self.sent.append((int(batch.ids[0]), priorities))
 
 
-MakeFeeder = Callable[[BatchReader, Learner], BatchFeeder]
+MakeFeeder = Callable[..., BatchFeeder]
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def make_feeder() -> Iterator[MakeFeeder]:
     """Starts feeders, and ends them after the test."""
     started: list[BatchFeeder] = []
 
-    def make(reader: BatchReader, learner: Learner) -> BatchFeeder:
-        started.append(BatchFeeder(reader, learner.prepare))
+    def make(reader: BatchReader, learner: Learner, ready: int = 2) -> BatchFeeder:
+        started.append(BatchFeeder(reader, learner.prepare, ready))
         return started[-1]
 
     yield make
@@ -64,6 +64,15 @@ def eventually(condition: Callable[[], bool], timeout_s: float = 30) -> bool:
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
     return condition()
+
+
+def test_with_none_to_keep_ready_a_batch_is_taken_only_when_it_is_waited_for(make_feeder: MakeFeeder) -> None:
+    source = Source()
+    feeder = make_feeder(source, make_learner(), ready=0)
+    for number in range(1, 4):
+        time.sleep(0.1)
+        assert source.drawn == number - 1
+        assert feeder.next_batch(30) is not None
 
 
 def test_batches_come_in_order_and_train_as_without_a_feeder(make_feeder: MakeFeeder) -> None:
@@ -178,7 +187,7 @@ def test_the_training_threads_number_of_threads_stays() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        feeder = BatchFeeder(Source(), make_learner().prepare)
+        feeder = BatchFeeder(Source(), make_learner().prepare, 2)
         assert feeder.next_batch(30) is not None
         assert torch.get_num_threads() == 2
         assert feeder.close()
