@@ -98,9 +98,6 @@ class FceummCore:
         self._address = 0
         self._pixels: NDArray[np.uint16] = np.zeros(_SHAPE, np.uint16)  # the frame last drawn, live
         self._kept = np.zeros_like(self._pixels[SCREEN_ROWS])
-        self._pairs = np.zeros_like(self._kept)
-        self._upper = np.zeros_like(self._kept)
-        self._canvas = Canvas()
         self._callbacks = self._connect()
         self._rom = _insert(self._library, rom)
         self._free = weakref.finalize(self, _shut_down, self._library, descriptor)
@@ -140,11 +137,12 @@ class FceummCore:
         """See `EmulatorCore`."""
         newest = self._pixels[SCREEN_ROWS]
         previous = self._kept if pooled else newest
-        np.right_shift(previous, 8, out=self._pairs)
-        np.bitwise_and(newest, 0xFF00, out=self._upper)
-        np.bitwise_or(self._pairs, self._upper, out=self._pairs)
-        cv2.LUT(self._pairs, _tables().grey_of_pair, dst=self._canvas.rows)
-        return self._canvas.shrink()
+        pairs, upper, canvas = _room()
+        np.right_shift(previous, 8, out=pairs)
+        np.bitwise_and(newest, 0xFF00, out=upper)
+        np.bitwise_or(pairs, upper, out=pairs)
+        cv2.LUT(pairs, _tables().grey_of_pair, dst=canvas.rows)
+        return canvas.shrink()
 
     def backup(self) -> None:
         """See `EmulatorCore`."""
@@ -208,6 +206,13 @@ def _tables() -> _Tables:
     grey = np.empty(maximum.shape[:2], np.float32)
     weigh_colours(maximum, grey)
     return _Tables(by_byte.repeat(256, axis=0), grey.reshape(1, -1))
+
+
+@cache
+def _room() -> tuple[NDArray[np.uint16], NDArray[np.uint16], Canvas]:
+    """What `read_frame` works in: one for all consoles of the process, so that it stays in the processor's cache."""
+    shape = (SCREEN_ROWS.stop - SCREEN_ROWS.start, _SHAPE[1])
+    return np.zeros(shape, np.uint16), np.zeros(shape, np.uint16), Canvas()
 
 
 def is_installed() -> bool:

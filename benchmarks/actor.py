@@ -177,8 +177,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--quick", action="store_true", help="two short turns of each")
     add("--cores", nargs="+", choices=["nes-py", "fceumm"], help="emulator cores; default: those installed")
-    add("--turns", type=int, default=5, metavar="N", help="turns of each measurement; default: 5")
-    add("--seconds", type=float, default=8.0, metavar="S", help="length of a turn; default: 8")
+    add("--turns", type=int, default=3, metavar="N", help="turns of each measurement; default: 3")
+    add("--seconds", type=float, default=6.0, metavar="S", help="length of a turn; default: 6")
     add("--out", type=Path, metavar="FILE", help="also write the figures as JSON")
     return parser
 

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             frames[core].append(rate(raw, options.seconds))
             played[core].append(rate(play, options.seconds))
     rows = [row for core in cores for row in _rows(core, median(frames[core]), median(played[core]))]
-    slow, fast = (median(frames.get(core, []) or [float("nan")]) for core in ("nes-py", "fceumm"))
+    slow, fast = (median(frames.get(core, [float("nan")])) for core in ("nes-py", "fceumm"))
     if len(cores) > 1:
         rows.append(_row("frames, fceumm", fast, "frames/s", {"peer": "nes-py", "peer_figure": slow}))
     for row in rows:
@@ -113,7 +113,7 @@ def _row(name: str, figure: float, unit: str, against: dict[str, Any]) -> dict[s
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.emulator", description="Measures the emulator cores.")
     add = parser.add_argument
-    add("--turns", type=int, default=5, metavar="N", help="turns of each measurement; default: 5")
+    add("--turns", type=int, default=3, metavar="N", help="turns of each measurement; default: 3")
     add("--seconds", type=float, default=2.0, metavar="S", help="length of a turn; default: 2")
     add("--out", type=Path, metavar="FILE", help="also write the figures as JSON")
     return parser
