@@ -52,6 +52,7 @@ tensorboard: setup need-run ## Show the newest run's curves on http://localhost:
 	$(VENV_PYTHON) -m tensorboard.main --host localhost --logdir $(RUN) $(ARGS)
 
 bench: setup ## Measure emulators, actor, replay and learner, 10 minutes; the machine must be quiet
+	@mkdir -p $(BENCH)
 	$(VENV_PYTHON) -m benchmarks.emulator --out $(BENCH)/emulator.json
 	$(VENV_PYTHON) -m benchmarks.actor --out $(BENCH)/actor.json
 	$(VENV_PYTHON) -m benchmarks.replay --quick --no-peers --out $(BENCH)/replay.json
