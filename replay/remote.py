@@ -25,6 +25,8 @@ ShardHandle = ActorHandle[Any]
 _SHARD_LOST = (RayActorError, ObjectLostError)
 """What a call raises when its shard, or the node that held its answer, is gone."""
 
+# Asking Ray whether calls have finished takes as long as a frame of the game: not at every step of an actor.
+_LOOK_S = 0.020
 _MIN_POLL_S = 0.010
 _MAX_POLL_S = 0.200
 _REFUSED_SAMPLE_S = 0.015
@@ -120,6 +122,7 @@ class RemoteReplayWriter:
         self._poll_turn = 0
         self._poll_interval_s = _MIN_POLL_S
         self._next_poll = 0.0
+        self._next_look = 0.0
 
     @property
     def pending(self) -> int:
@@ -158,8 +161,11 @@ class RemoteReplayWriter:
         self._send()
 
     def _wait_below(self, limit: int, timeout_s: float) -> bool:
-        deadline = time.monotonic() + timeout_s
-        self._advance(0.0)
+        now = time.monotonic()
+        deadline = now + timeout_s
+        if self.pending >= limit or now >= self._next_look:
+            self._next_look = now + _LOOK_S
+            self._advance(0.0)
         while self.pending >= limit:
             left = deadline - time.monotonic()
             if left <= 0:
