@@ -64,7 +64,8 @@ bench-scaling: setup ## Measure how costs grow with actors and shards, about 25 
 	$(VENV_PYTHON) -m benchmarks.scaling --actors 1,4,16,32,64 --shards 2 --out docs/results/performance/scaling.json $(ARGS)
 	$(VENV_PYTHON) -m benchmarks.scaling --actors 16,64 --shards 1,4 --out docs/results/performance/scaling.json $(ARGS)
 
-bench-peers: $(INSTALLED_PEERS) ## Measure the speed beside other libraries, an hour (ARGS: options of benchmarks.peers)
+bench-peers: $(INSTALLED_PEERS) ## Measure replay and speed beside other libraries, over an hour (ARGS: options of benchmarks.peers)
+	$(VENV_PYTHON) -m benchmarks.replay --out docs/results/performance/replay.json
 	$(VENV_PYTHON) -m benchmarks.peers --out docs/results/performance/peers.json $(ARGS)
 
 clean: ## Remove .venv and caches; runs stay

@@ -1,7 +1,8 @@
 """The seam between the game's rules and an NES emulator.
 
 `actors.mario` knows an emulator by `EmulatorCore` alone; a further core is one more class here and one more
-line in `_CORES`. Cores differ in pixels and timing: never mix them within one result.
+line in `_CORES`. The two that there are play the same game to the pixel (docs/performance.md); a further one must
+prove that, or never be mixed with them within one result.
 """
 
 import ctypes

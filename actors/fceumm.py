@@ -24,6 +24,8 @@ NOT_INSTALLED: Final = (
     "the emulator core fceumm is not installed: pip install 'apex-mario[fast]' brings it; or take --env.core nes-py"
 )
 
+_INSTEAD: Final = "take --env.core nes-py"
+
 _RAM_SIZE = 0x800
 _SHAPE = (240, 256)
 
@@ -98,9 +100,9 @@ class FceummCore:
         self._address = 0
         self._pixels: NDArray[np.uint16] = np.zeros(_SHAPE, np.uint16)  # the frame last drawn, live
         self._kept = np.zeros_like(self._pixels[SCREEN_ROWS])
+        self._free = weakref.finalize(self, _shut_down, self._library, descriptor)
         self._callbacks = self._connect()
         self._rom = _insert(self._library, rom)
-        self._free = weakref.finalize(self, _shut_down, self._library, descriptor)
         address = self._library.retro_get_memory_data(_SYSTEM_RAM)
         self.ram = memoryview((ctypes.c_ubyte * _RAM_SIZE).from_address(address)).cast("B")
         self._powered = False
@@ -115,6 +117,8 @@ class FceummCore:
             self._powered = True
             self.ram[:] = bytes(_RAM_SIZE)
             self.frame_advance(0)
+            if not self._address:  # an error in a callback would be swallowed: it is looked for here
+                raise UserError(f"the emulator core fceumm draws no picture of {_SHAPE[::-1]} pixels; {_INSTEAD}")
 
     def frame_advance(self, buttons: int) -> None:
         """See `EmulatorCore`."""
@@ -159,6 +163,7 @@ class FceummCore:
 
     def close(self) -> None:
         """See `EmulatorCore`."""
+        self._pixels = self._kept
         self._free()
 
     def _connect(self) -> list[Any]:
@@ -166,9 +171,9 @@ class FceummCore:
         pressed = self._pressed
 
         def take_picture(address: int | None, width: int, height: int, pitch: int) -> None:
-            if address and address != self._address:
+            if address and address != self._address and (height, width, pitch) == (*_SHAPE, 2 * _SHAPE[1]):
+                self._pixels = _pixels_at(address)
                 self._address = address
-                self._pixels = _pixels_at(address, width, height, pitch)
 
         def button(port: int, device: int, index: int, joypad_id: int) -> int:
             return pressed[joypad_id] if port == 0 else 0
@@ -279,11 +284,9 @@ def _answer(command: int, data: int) -> bool:
     return False
 
 
-def _pixels_at(address: int, width: int, height: int, pitch: int) -> NDArray[np.uint16]:
+def _pixels_at(address: int) -> NDArray[np.uint16]:
     """The library's picture, a live view."""
-    if (height, width) != _SHAPE or pitch != 2 * width:
-        raise RuntimeError(f"FCEUmm draws {width}x{height} pixels, {pitch} bytes a row, instead of {_SHAPE[::-1]}")
-    picture = memoryview((ctypes.c_uint16 * (width * height)).from_address(address))
+    picture = memoryview((ctypes.c_uint16 * (_SHAPE[0] * _SHAPE[1])).from_address(address))
     return np.frombuffer(picture, np.uint16).reshape(_SHAPE)
 
 

@@ -47,7 +47,8 @@ def _follow(process: "subprocess.Popen[bytes]", progress: Path, meter: Meter) ->
     seen = 0
     while True:
         ended = process.poll() is not None
-        lines = progress.read_text(encoding="utf-8").splitlines() if progress.exists() else []
+        text = progress.read_text(encoding="utf-8") if progress.exists() else ""
+        lines = text.rpartition("\n")[0].splitlines()  # the last line may be half written
         for line in map(json.loads, lines[seen:]):
             if not meter.read(line["time_s"], line["env_steps"], line["samples"]):
                 return

@@ -50,7 +50,9 @@ _RLLIB = tuple(
     for threads in _THREADS
 )
 _OURS: tuple[Settings, ...] = ({"options": []},)
-_OURS_FLOAT32: tuple[Settings, ...] = ({"options": ["--learner.precision", "float32"]},)
+_OURS_FLOAT32: tuple[Settings, ...] = (
+    {"options": ["--learner.precision", "float32", "--actors.precision", "float32"]},
+)
 _SB3_PACKAGES = ("stable-baselines3", "gymnasium")
 
 SYSTEMS: Final[Mapping[str, System]] = MappingProxyType(

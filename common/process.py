@@ -7,6 +7,7 @@ from typing import Final
 _M_TRIM_THRESHOLD: Final = -1  # of malloc.h
 _M_MMAP_THRESHOLD: Final = -3
 _KEPT_BYTES: Final = 2**30
+_DOCUMENTED_MOST: Final = 2**25  # mallopt(3), on 64-bit systems
 _SWITCH_INTERVAL_S: Final = 5e-5
 
 
@@ -24,6 +25,6 @@ def tune_process() -> None:
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
+    # The threshold for large blocks first: setting either one switches off glibc's own adaptation of both.
+    if mallopt and (mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES) or mallopt(_M_MMAP_THRESHOLD, _DOCUMENTED_MOST)):
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)

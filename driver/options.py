@@ -38,7 +38,7 @@ _CHANGEABLE = (
         "actors.count",
         "env.core",
     ),
-    *("learner.device", "learner.precision", "learner.threads", "learner.prefetch"),
+    *("actors.precision", "learner.device", "learner.precision", "learner.threads", "learner.prefetch"),
 )
 
 _DESCRIPTION = f"""Trains Mario: Ray actors play, a sharded replay stores, one learner learns.

@@ -58,7 +58,7 @@ def make_plan(config: Config, *, cpus: int, gpus: int, private: bool) -> Plan:
     threads = auto_threads if config.learner.threads == "auto" else config.learner.threads
     learner_cpus = 1 if on_gpu else min(threads, max(1, cpus - 1))
     actors = _auto_actors(cpus, learner_cpus, private) if config.actors.count == "auto" else config.actors.count
-    core = resolve_core(config.env.core) if config.env.name == "mario" else None
+    core = resolve_core(config.env.core) if config.env.name in ("mario", "synthetic") else None
     return Plan(actors, "cuda" if on_gpu else "cpu", threads, learner_cpus, core)
 
 

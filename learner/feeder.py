@@ -96,7 +96,7 @@ class BatchFeeder:
             Exception: what the thread failed with.
         """
         with self._changed:
-            self._changed.wait_for(lambda: len(self._priorities) < _MAX_PRIORITY_UPDATES or self._error)
+            self._changed.wait_for(lambda: len(self._priorities) < _MAX_PRIORITY_UPDATES or self._error or self._closed)
             self._raise_error()
             self._priorities.append((batch, priorities))
             self._changed.notify_all()
@@ -114,7 +114,9 @@ class BatchFeeder:
             raise self._error
 
     def _run(self) -> None:
-        torch.set_num_threads(1)  # this thread's own setting; the cores are the training thread's
+        torch.set_num_threads(
+            1
+        )  # for this thread and those that are new to PyTorch; the cores are the training thread's
         try:
             while not self._closed:
                 self._send_priorities()

@@ -63,7 +63,7 @@ class RemoteLearner:
     ) -> None:
         """Args as `build_learner`; `state` and `version` come from a checkpoint, None and 0 for a fresh run."""
         tune_process()
-        torch.set_num_threads(threads)
+        self._threads = threads
         self._learner = build_learner(spec=spec, agent=agent, learner=learner, seed=seed, device=device)
         if state is not None:
             self._learner.load_state_dict(state)
@@ -75,6 +75,9 @@ class RemoteLearner:
 
     def run(self, seconds: float, max_updates: int | None = None) -> LearnerReport:
         """Trains for so long or so many updates; waits where the replay gives no batch."""
+        # Ray may call from another thread than the constructor's, and a thread that is new to PyTorch takes the number
+        # that was set last, which is the feeder's.
+        torch.set_num_threads(self._threads)
         start = time.monotonic()
         updates, samples, waited_s = 0, 0, 0.0
         figures: list[NDArray[np.float64]] = []

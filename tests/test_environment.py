@@ -17,12 +17,32 @@ from actors.preprocessing import pool, preprocess
 from common.actions import ACTION_SETS
 from common.errors import UserError
 from common.validation import STAGES
+from tests.cores import needs_fceumm
 
 RIGHT, RUN = 1, 3
+# The game's clock starts at 300 there, elsewhere at 400.
+SHORT_STAGES = [
+    "1-3",
+    "1-4",
+    "2-3",
+    "2-4",
+    "3-2",
+    "3-3",
+    "3-4",
+    "4-3",
+    "5-1",
+    "5-3",
+    "5-4",
+    "6-3",
+    "6-4",
+    "7-3",
+    "8-1",
+    "8-3",
+]
 Make = Callable[..., MarioEnvironment]
 
 
-@pytest.fixture(params=["nes-py", "fceumm"])
+@pytest.fixture(params=["nes-py", pytest.param("fceumm", marks=needs_fceumm)])
 def make(request: pytest.FixtureRequest) -> Iterator[Make]:
     """Makes environments that are closed at the end of the test, on each emulator core."""
     made: list[MarioEnvironment] = []
@@ -247,6 +267,7 @@ def test_stages_start_where_they_should(make: Make, stages: tuple[str, ...]) -> 
     for stage in stages:
         _, info = env.reset(options={"stage": stage})
         assert (info["stage"], f"{info['world']}-{info['level']}", info["x_pos"]) == (stage, stage, 40)
+        assert info["time"] == (300 if stage in SHORT_STAGES else 400)
         env._rules_of.pop(stage).close()
 
 

@@ -1,6 +1,9 @@
 """The rules on our core are those of gym-super-mario-bros, frame by frame."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import nes_py._rom
@@ -12,11 +15,16 @@ from numpy.typing import NDArray
 
 from actors import fceumm
 from actors.cores import checked_rom, make_core, resolve_core
+from actors.environment import make_environment
+from actors.evaluation import Evaluation
 from actors.mario import MarioRules
 from common.actions import ACTION_SETS
 from common.errors import UserError
+from common.networks import build_network, q_values
+from tests.cores import needs_fceumm
 
 CORES = ("nes-py", "fceumm")
+CORE_CASES = ["nes-py", pytest.param("fceumm", marks=needs_fceumm)]
 # In the topmost row, which televisions cut off, nes-py alone draws sprites.
 HIDDEN_ROWS = 1
 PRESSES = (0b10000000, 0b10000001, 0b10000010, 0b10000011, 0b10000011, 0b01000000, 0b00100000, 0)
@@ -44,7 +52,7 @@ def buttons(seed: int, frames: int) -> Iterator[int]:
 
 
 @pytest.mark.usefixtures("untouched")
-@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("core", CORE_CASES)
 @pytest.mark.parametrize(("target", "seed", "frames"), [((1, 1), 0, 500), ((8, 4), 1, 400), (None, 0, 600)])
 def test_every_frame_is_that_of_the_original_environment(
     target: tuple[int, int] | None, seed: int, frames: int, core: str
@@ -89,11 +97,13 @@ def play_together(target: tuple[int, int] | None, seed: int, hold: int) -> int:
     return frames
 
 
+@needs_fceumm
 @pytest.mark.parametrize(("target", "seed"), [((1, 2), 0), ((7, 4), 3)])
 def test_both_cores_play_the_same_game(target: tuple[int, int], seed: int) -> None:
     assert play_together(target, seed, hold=4) > 60
 
 
+@needs_fceumm
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("target", [(world, stage) for world in range(1, 9) for stage in range(1, 5)])
@@ -101,7 +111,7 @@ def test_both_cores_play_the_same_game_on_every_stage(target: tuple[int, int]) -
     assert sum(play_together(target, seed, hold) for seed in range(4) for hold in (1, 4, 16)) > 1000
 
 
-@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("core", CORE_CASES)
 def test_the_same_presses_give_the_same_ram_after_every_reset(core: str) -> None:
     rules = MarioRules(make_core(core), (1, 1))
     seen = []
@@ -118,6 +128,7 @@ def test_the_same_presses_give_the_same_ram_after_every_reset(core: str) -> None
     assert len(set(seen[0][0])) > 100
 
 
+@needs_fceumm
 def test_cores_of_one_process_do_not_touch_each_other() -> None:
     alone, beside = (MarioRules(make_core("fceumm"), (1, 1)) for _ in range(2))
     alone.reset()
@@ -142,7 +153,7 @@ def test_info_is_left_out_only_where_nobody_wants_it() -> None:
         rules.play_frame(0)
 
 
-@pytest.mark.parametrize("name", CORES)
+@pytest.mark.parametrize("name", CORE_CASES)
 def test_ram_is_live_and_in_python_ints(name: str) -> None:
     core = make_core(name)
     assert (len(core.ram), core.ram.readonly, core.has_saved_states) == (2048, False, name == "fceumm")
@@ -172,6 +183,7 @@ def test_a_missing_or_damaged_rom_is_one_line(tmp_path: Path) -> None:
         checked_rom(tmp_path / "short.nes")
 
 
+@needs_fceumm
 def test_auto_is_the_fast_core_where_it_is_installed_else_nes_py(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (resolve_core("auto"), resolve_core("nes-py"), resolve_core("fceumm")) == ("fceumm", "nes-py", "fceumm")
     monkeypatch.setattr(fceumm, "_library_path", lambda: None)
@@ -192,3 +204,40 @@ def test_a_library_that_does_not_load_is_one_line(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UserError, match=r"fceumm_libretro.so cannot be loaded .*; take --env.core nes-py") as error:
         make_core("fceumm")
     assert "\n" not in str(error.value)
+
+
+def test_nes_py_plays_alone_where_the_other_core_is_not_installed() -> None:
+    program = """
+import sys
+sys.modules["stable_retro"] = None
+from actors.cores import resolve_core
+from actors.environment import make_environment
+env = make_environment(seed=1)
+env.reset()
+print(resolve_core("auto"), env.step(1)[4]["x_pos"] >= 40)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert (run.stdout, run.stderr) == ("nes-py True\n", "")
+
+
+@needs_fceumm
+def test_a_policy_scores_the_same_on_both_cores() -> None:
+    scores = []
+    for core in ("nes-py", "fceumm"):
+        envs = [make_environment(core=core, max_steps=60) for _ in range(2)]
+        network = build_network(envs[0].environment_spec, dueling=False, seed=3)
+        evaluation = Evaluation(
+            envs,
+            partial(q_values, network),
+            stages=("1-1", "1-2"),
+            episodes=2,
+            epsilon=0.3,
+            seed=np.random.SeedSequence(5),
+        )
+        while not evaluation.done:
+            evaluation.step()
+        scores.append(evaluation.episodes)
+        for env in envs:
+            env.close()
+    assert scores[0] == scores[1]
+    assert len({episode.x_pos for episodes in scores[0].values() for episode in episodes}) > 2

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import evaluate
+from actors.cores import resolve_core
 from actors.environment import environment_spec
 from actors.evaluation import evaluation_max_steps
 from actors.remote import RemoteEvaluator
@@ -82,7 +83,7 @@ def test_the_same_command_gives_the_same_json_and_prints_the_table_alone(tmp_pat
     assert result["checkpoint"] == str(policy)
     assert result["protocol"] | {"randomness": ""} == {
         "env": "mario", "episodes": 3, "epsilon": 0.3, "seed": 7, "max_steps": 15, "randomness": "", "noop_max": 30,
-        "sticky_actions": 0.0, "core": "fceumm", "actions": "simple", "frame_skip": 3, "frame_stack": 4,
+        "sticky_actions": 0.0, "core": resolve_core("auto"), "actions": "simple", "frame_skip": 3, "frame_stack": 4,
     }  # fmt: skip
     assert list(result["stages"]) == ["1-1", "1-3"]
     stage = result["stages"]["1-1"]

@@ -10,6 +10,7 @@ from common.config import ActorsConfig, Config, EnvConfig, LearnerConfig
 from common.errors import UserError
 from common.presets import PRESETS
 from driver.plan import make_plan, memory_for_replay
+from tests.cores import needs_fceumm
 
 CONFIG = Config()
 
@@ -31,6 +32,7 @@ def test_auto_fills_the_cores_that_the_learner_leaves(
     assert (plan.actors, plan.learner_device, plan.learner_threads) == (actors, device, threads)
 
 
+@needs_fceumm
 def test_the_emulator_core_is_the_fastest_one_installed_or_the_one_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     def core(name: Literal["auto", "nes-py", "fceumm"]) -> str | None:
         return make_plan(replace(CONFIG, env=EnvConfig(core=name)), cpus=2, gpus=0, private=True).core

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from actors.environment import make_environment
 from actors.preprocessing import pool, preprocess
+from tests.cores import needs_fceumm
 
 GOLDEN = Path(__file__).parent / "data" / "frames-1-1.npz"
 GOLDEN_SHA256 = "53463423d96ced1f054e3b64050d4e629c2629fbb89779a840a3db2adbba15ee"
@@ -59,7 +60,7 @@ def test_pooling_is_per_colour_channel_and_before_grey() -> None:
     assert preprocess(pooled)[0, 0] > max(preprocess(red)[0, 0], preprocess(blue)[0, 0])
 
 
-@pytest.mark.parametrize("core", ["nes-py", "fceumm"])
+@pytest.mark.parametrize("core", ["nes-py", pytest.param("fceumm", marks=needs_fceumm)])
 def test_frames_of_world_1_1_are_the_golden_ones(core: str) -> None:
     frames = golden_frames(core)
     with np.load(GOLDEN) as golden:
