@@ -78,6 +78,8 @@ class RemoteLearner:
         # Ray may call from another thread than the constructor's, and a thread that is new to PyTorch takes the number
         # that was set last, which is the feeder's.
         torch.set_num_threads(self._threads)
+        # Adam's averages of gradients that stay zero become denormal numbers, which slow processors down.
+        torch.set_flush_denormal(True)
         start = time.monotonic()
         updates, samples, waited_s = 0, 0, 0.0
         figures: list[NDArray[np.float64]] = []
