@@ -241,6 +241,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.slow
 def test_our_own_run_is_measured_and_ended() -> None:
     speed = peers_launch.measure("nes-py", {"options": SMALL}, Meter(warm_up_s=1.0, seconds=5.0))
     assert speed.seconds >= 5.0

@@ -96,6 +96,7 @@ def test_unknown_actions_are_refused() -> None:
         env.step(5)
 
 
+@pytest.mark.slow
 def test_a_run_plays_and_evaluates_it(tmp_path: Path) -> None:
     run = tmp_path / "run"
     synthetic = ["--env.name", "synthetic", "--env.step-ms", "1", "--env.max-steps", "50"]
