@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from actors.preprocessing import SCREEN_ROWS, Canvas, weigh_colours
 from common.errors import UserError, first_line
 
-NOT_INSTALLED: Final = (
-    "the emulator core fceumm is not installed: pip install 'apex-mario[fast]' brings it; or take --env.core nes-py"
-)
-
 _INSTEAD: Final = "take --env.core nes-py"
+NOT_INSTALLED: Final = (
+    f"the emulator core fceumm is not installed: pip install 'apex-mario[fast]' brings it; or {_INSTEAD}"
+)
 
 _RAM_SIZE = 0x800
 _SHAPE = (240, 256)
@@ -249,7 +248,7 @@ def _load_private_copy() -> tuple[ctypes.CDLL, int]:
     except OSError as error:
         os.close(descriptor)
         reason = first_line(error)
-        raise UserError(f"the emulator core {path} cannot be loaded ({reason}); take --env.core nes-py") from error
+        raise UserError(f"the emulator core {path} cannot be loaded ({reason}); {_INSTEAD}") from error
     library.retro_get_memory_data.restype = ctypes.c_void_p
     library.retro_serialize_size.restype = ctypes.c_size_t
     for name in ("retro_serialize", "retro_unserialize"):
@@ -265,7 +264,7 @@ def _insert(library: ctypes.CDLL, rom: Path) -> Any:
     buffer = ctypes.create_string_buffer(data, len(data))
     game = _GameInfo(b"game.nes", ctypes.addressof(buffer), len(data), None)
     if not library.retro_load_game(ctypes.byref(game)):
-        raise UserError(f"the emulator core fceumm does not take the ROM {rom}; take --env.core nes-py")
+        raise UserError(f"the emulator core fceumm does not take the ROM {rom}; {_INSTEAD}")
     return buffer
 
 
