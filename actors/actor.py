@@ -9,8 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from actors.chunks import ChunkBuilder
-from actors.environment import Environment
+from actors.environment import Environment, Moment
 from actors.n_step import Ending
+from actors.saved_starts import SavedStarts, Trail
+from actors.stages import StageSampler
 from common.networks import QNetwork, to_inputs, unflatten_
 from common.schedules import decayed_epsilon
 from common.types import Chunk, EnvironmentSpec, Episode, Weights
@@ -69,13 +71,23 @@ class _Slot:
     x_pos: int = 0
     first_update: int = 0
     info: dict[str, Any] = field(default_factory=dict)
+    saved_start: bool = False
+    trail: Trail = field(default_factory=Trail)
 
-    def begin(self, updates: int) -> NDArray[np.uint8]:
-        """Starts an episode after so many learner updates; its first state, [S, *F]."""
-        state, self.info = self.env.reset()
+    def begin(self, updates: int, stage: str, moment: Moment | None = None) -> NDArray[np.uint8]:
+        """Starts an episode, at a saved moment if there is one; its first state, [S, *F].
+
+        Args:
+            updates: the learner's behind the present weights.
+            stage: which stage.
+            moment: where in it to begin; None: at its start.
+        """
+        state, self.info = self.env.reset(options={"stage": stage} if moment is None else {"moment": moment})
         self.episode_return, self.length, self.x_pos = 0.0, 0, int(self.info["x_pos"])
         self.first_update = updates
-        self.builder.begin(state[-1])
+        self.saved_start = moment is not None
+        self.trail.begin()
+        self.builder.begin(state if self.saved_start else state[-1:])
         first: NDArray[np.uint8] = state
         return first
 
@@ -102,6 +114,7 @@ class _Slot:
             actor=actor,
             first_update=self.first_update,
             last_update=updates,
+            saved_start=self.saved_start,
         )
 
 
@@ -125,6 +138,9 @@ class Actor:
         weights: WeightSource,
         seed: np.random.SeedSequence,
         index: int,
+        flag_reward: float,
+        stages: StageSampler,
+        saved_starts: SavedStarts | None,
     ) -> None:
         """Resets every environment.
 
@@ -138,6 +154,9 @@ class Actor:
             weights: asked for newer weights before every step.
             seed: of the epsilon-greedy draws.
             index: the actor's index, written into chunks and episodes.
+            flag_reward: added to the reward of a step that clears the stage; not part of an episode's return.
+            stages: chooses each episode's.
+            saved_starts: where episodes may begin beside a stage's start; None: nowhere else.
         """
         self._network = network.eval()
         self._dtype = torch.bfloat16 if bfloat16 else torch.float32
@@ -147,13 +166,16 @@ class Actor:
         self._weights = weights
         self._rng = np.random.default_rng(seed)
         self._index = index
+        self._flag_reward = flag_reward
+        self._stages = stages
+        self._saved_starts = saved_starts
         self._num_actions = spec.num_actions
         self._slots = [_Slot(env, builder) for env, builder in zip(envs, builders, strict=True)]
         self._states = np.zeros((len(self._slots), *spec.state_shape), np.uint8)  # [E, S, *F]
         self.weight_version = 0
         self.updates = 0
         for i, slot in enumerate(self._slots):
-            self._states[i] = slot.begin(self.updates)
+            self._states[i] = slot.begin(self.updates, stages.draw())
 
     @property
     def epsilons(self) -> NDArray[np.float64]:
@@ -170,13 +192,16 @@ class Actor:
         self._poll_weights()
         q_values = self._q_values(self._states)  # [E, A]
         epsilons = self._exploration.values(self.updates)
-        actions = self._choose(q_values, epsilons)
+        actions, explores = self._choose(q_values, epsilons)
         finished = []
         for i, slot in enumerate(self._slots):
             chunk = slot.builder.bootstrap(float(q_values[i].max()))
             if chunk is not None:
                 self._writer.push(chunk)
-            episode = self._step_slot(i, slot, int(actions[i]), float(q_values[i, actions[i]]), float(epsilons[i]))
+            if self._saved_starts:
+                self._saved_starts.before_step(slot.trail, slot.env, explores=bool(explores[i]))
+            q_tm1 = float(q_values[i, actions[i]])
+            episode = self._step_slot(i, slot, int(actions[i]), q_tm1, float(epsilons[i]), bool(explores[i]))
             if episode is not None:
                 finished.append(episode)
         return finished
@@ -186,17 +211,21 @@ class Actor:
         for slot in self._slots:
             slot.env.close()
 
-    def _step_slot(self, i: int, slot: _Slot, action: int, q_tm1: float, epsilon: float) -> Episode | None:
+    def _step_slot(
+        self, i: int, slot: _Slot, action: int, q_tm1: float, epsilon: float, explores: bool
+    ) -> Episode | None:
         state, reward, terminated, truncated, info = slot.env.step(action)
         slot.count(float(reward), info)
+        bonus = self._flag_reward if terminated and info["clear"] else 0.0
         ending: Ending | None = "terminated" if terminated else "truncated" if truncated else None
         slot.builder.add(
             action=action,
             q_tm1=q_tm1,
             weight_version=self.weight_version,
-            reward=float(reward),
+            reward=float(reward) + bonus,
             frame=state[-1],
             ending=ending,
+            explores=explores,
         )
         self._states[i] = state
         if ending is None:
@@ -204,14 +233,24 @@ class Actor:
         final_value = 0.0 if terminated else float(self._q_values(state[None]).max())
         self._writer.push(slot.builder.end(final_value))
         episode = slot.summary(truncated=not terminated, epsilon=epsilon, actor=self._index, updates=self.updates)
-        self._states[i] = slot.begin(self.updates)
+        if not episode.saved_start:
+            self._stages.learn(episode.stage, clear=episode.clear)
+        if self._saved_starts and terminated:
+            self._saved_starts.after_end(slot.trail, slot.info)
+        stage = self._stages.draw()
+        moment = self._saved_starts.draw(stage) if self._saved_starts else None
+        self._states[i] = slot.begin(self.updates, stage, moment)
         return episode
 
-    def _choose(self, q_values: NDArray[np.float32], epsilons: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Epsilon-greedy actions, int64 [E]."""
+    def _choose(
+        self, q_values: NDArray[np.float32], epsilons: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Epsilon-greedy actions, int64 [E], and which of them are others than the greedy ones, bool [E]."""
         explore = self._rng.random(len(epsilons)) < epsilons
         random_actions = self._rng.integers(self._num_actions, size=len(epsilons))
-        return np.where(explore, random_actions, q_values.argmax(axis=1))
+        greedy = q_values.argmax(axis=1)
+        actions = np.where(explore, random_actions, greedy)
+        return actions, actions != greedy
 
     def _q_values(self, states: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():

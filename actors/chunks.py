@@ -28,9 +28,29 @@ class ChunkBuilder:
     """
 
     def __init__(
-        self, *, n_step: int, gamma: float, reward_scale: float, frame_stack: int, chunk_length: int, actor: int
+        self,
+        *,
+        n_step: int,
+        gamma: float,
+        reward_scale: float,
+        frame_stack: int,
+        chunk_length: int,
+        actor: int,
+        watkins: bool = False,
     ) -> None:
-        """Raises ValueError for chunk_length or frame_stack < 1, and as NStepAccumulator does."""
+        """
+        Args:
+            n_step: rewards in a full window.
+            gamma: discount per step.
+            reward_scale: factor on the rewards.
+            frame_stack: S, frames in a state.
+            chunk_length: transitions in a full chunk.
+            actor: index written into the chunks.
+            watkins: whether windows end before an exploratory action, as traces do in Watkins's Q(lambda).
+
+        Raises:
+            ValueError: chunk_length or frame_stack < 1, and as NStepAccumulator does.
+        """
         if chunk_length < 1 or frame_stack < 1:
             raise ValueError(f"chunk_length and frame_stack must be at least 1, not {chunk_length}, {frame_stack}")
         self._accumulator = NStepAccumulator(n_step, gamma)
@@ -38,20 +58,27 @@ class ChunkBuilder:
         self._context = frame_stack - 1  # earlier frames that a chunk needs for its first state
         self._chunk_length = chunk_length
         self._actor = actor
+        self._watkins = watkins
         self._clear()
 
-    def begin(self, frame: NDArray[np.uint8]) -> None:
-        """Starts an episode with its first frame; the previous one must have been ended."""
+    def begin(self, frames: NDArray[np.uint8]) -> None:
+        """Starts an episode; the previous one must have been ended.
+
+        Args:
+            frames: [k, *F], those of the first state that are no padding, oldest first: one at the start of a stage.
+        """
         if self._windows or self._unvalued:
             raise RuntimeError("an episode was begun before the last one's chunks were taken")
         self._clear()
-        self._frames.append(frame.copy())
+        self._frames.extend(frame.copy() for frame in frames)
+        self._first_frame = 1 - len(frames)
 
     def bootstrap(self, value: float) -> Chunk | None:
         """Takes max_a Q of the newest state; returns a chunk if one is full.
 
         Windows that end in this state get their initial priority, the absolute TD error.
         """
+        self._newest_value = value
         self._value(value)
         if len(self._windows) >= self._chunk_length:
             return self._cut()
@@ -66,8 +93,22 @@ class ChunkBuilder:
         reward: float,
         frame: NDArray[np.uint8],
         ending: Ending | None,
+        explores: bool = False,
     ) -> None:
-        """Takes one step: the action in the newest state, the environment's reward and the next frame."""
+        """Takes one step: the action in the newest state, the environment's reward and the next frame.
+
+        Args:
+            action: index of the action.
+            q_tm1: its Q-value.
+            weight_version: of the weights behind it.
+            reward: the environment's.
+            frame: [*F], the next state's newest.
+            ending: whether and how the episode ends with this step.
+            explores: whether the action is another than the greedy one.
+        """
+        if explores and self._watkins:
+            self._unvalued.extend(self._accumulator.cut())
+            self._value(self._newest_value)
         self._steps.append(_Step(action, q_tm1, weight_version))
         self._frames.append(frame.copy())
         self._unvalued.extend(self._accumulator.add(reward * self._reward_scale, ending))
@@ -89,6 +130,7 @@ class ChunkBuilder:
         self._first_frame = 0
         self._steps: list[_Step] = []  # from self._first_step on
         self._first_step = 0
+        self._newest_value = 0.0  # max_a Q of the newest state
         self._unvalued: list[Window] = []  # finished windows that wait for the bootstrap value
         self._windows: list[tuple[Window, float]] = []  # with their priority
 
@@ -124,6 +166,6 @@ class ChunkBuilder:
         """Drops the steps before `next_start`, and the frames that no later state needs."""
         del self._steps[: next_start - self._first_step]
         self._first_step = next_start
-        first_frame = max(0, next_start - self._context)
+        first_frame = max(self._first_frame, next_start - self._context)
         del self._frames[: first_frame - self._first_frame]
         self._first_frame = first_frame

@@ -8,7 +8,6 @@ prove that, or never be mixed with them within one result.
 import ctypes
 import hashlib
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -38,8 +37,8 @@ class EmulatorCore(Protocol):
 
     Attributes:
         name: as in the setting `env.core`.
-        has_saved_states: whether states can be taken out of the emulator and put back later, into another
-            one too. Every core has the one backup in memory that `restore` goes back to.
+        has_saved_states: whether `save_state` and `load_state` work. Every core has the one backup in memory that
+            `restore` goes back to.
         ram: the console's 2,048 bytes of work RAM, live and writable. A memoryview yields Python ints, which
             do not overflow as NumPy's bytes do, and is faster to index than an array.
     """
@@ -79,6 +78,15 @@ class EmulatorCore(Protocol):
 
     def restore(self) -> None:
         """Goes back to the state of the last `backup`, screen included."""
+
+    def save_state(self) -> bytes:
+        """The console's present state; only where `has_saved_states`."""
+
+    def load_state(self, state: bytes) -> None:
+        """Goes back to a state of `save_state`, of this emulator or another of the same core and ROM.
+
+        The frame last drawn is not part of it: the screen is the old one until the next frame.
+        """
 
     def close(self) -> None:
         """Frees the emulator, which must not be used any more. Closing twice does no harm."""
@@ -134,12 +142,20 @@ class NesPyCore:
         """See `EmulatorCore`."""
         _LIB.Restore(self._handle)
 
+    def save_state(self) -> bytes:
+        """nes-py keeps one state, in the emulator itself."""
+        raise NotImplementedError("nes-py cannot hand its state out")
+
+    def load_state(self, state: bytes) -> None:
+        """See `save_state`."""
+        raise NotImplementedError("nes-py cannot take a state in")
+
     def close(self) -> None:
         """See `EmulatorCore`."""
         self._free()
 
 
-_CORES: dict[CoreName, Callable[[Path], EmulatorCore]] = {"fceumm": FceummCore, "nes-py": NesPyCore}
+_CORES: dict[CoreName, type[FceummCore] | type[NesPyCore]] = {"fceumm": FceummCore, "nes-py": NesPyCore}
 
 
 def resolve_core(name: str) -> CoreName:
@@ -156,6 +172,11 @@ def resolve_core(name: str) -> CoreName:
     if known == FceummCore.name and not fceumm.is_installed():
         raise UserError(fceumm.NOT_INSTALLED)
     return known
+
+
+def has_saved_states(core: CoreName) -> bool:
+    """See `EmulatorCore`."""
+    return _CORES[core].has_saved_states
 
 
 def make_core(name: str) -> EmulatorCore:

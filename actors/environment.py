@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import gym
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from actors.cores import make_core, resolve_core
 from actors.gridworld import DEFAULT_MAX_STEPS, GridworldEnvironment, gridworld_spec
-from actors.mario import Info, MarioRules
+from actors.mario import Info, MarioRules, SavedRules
 from actors.preprocessing import FRAME_SHAPE
 from actors.synthetic import DEFAULT_MAX_STEPS as SYNTHETIC_MAX_STEPS
 from actors.synthetic import RECORDED_FRAMES, Recording, SyntheticEnvironment, record
@@ -102,6 +102,18 @@ def environment_spec(
     return EnvironmentSpec(frame_shape=FRAME_SHAPE, frame_stack=frame_stack, action_names=ACTION_SETS[actions])
 
 
+class Moment(NamedTuple):
+    """An episode of `MarioEnvironment` at some step, from which any environment like it can go on."""
+
+    stage: str
+    game: SavedRules
+    state: NDArray[np.uint8]  # [S, 84, 84]
+    steps: int
+    raw_frames: int
+    held: int  # the controller's byte of the last raw frame
+    x_pos: int  # Mario's, pixels
+
+
 class MarioEnvironment(gym.Env[NDArray[np.uint8], int]):
     """Super Mario Bros. as the tutorials show it to an agent.
 
@@ -165,10 +177,13 @@ class MarioEnvironment(gym.Env[NDArray[np.uint8], int]):
 
         Args:
             seed: starts the environment's own generator afresh.
-            options: "stage": the stage to play instead of one drawn; any other key is ignored.
+            options: "stage": the stage to play instead of one drawn; "moment": what `moment` returned, to go on from
+                there. Any other key is ignored.
         """
         if seed is not None:
             self._rng = np.random.default_rng(seed)
+        if options and "moment" in options:
+            return self._go_back(options["moment"])
         self._stage = self._next_stage(options or {})
         rules = self._rules()
         info = self._start(rules)
@@ -195,6 +210,19 @@ class MarioEnvironment(gym.Env[NDArray[np.uint8], int]):
         self._over = terminated or truncated
         return self._state.copy(), reward, terminated, truncated, self._full_info(info)
 
+    def moment(self) -> "Moment":
+        """The running episode as it is now; only on emulator cores with saved states."""
+        rules = self._rules()
+        return Moment(
+            self._stage,
+            rules.save_state(),
+            self._state.copy(),
+            self._steps,
+            self._raw_frames,
+            self._held,
+            int(rules._x_position),
+        )
+
     def render(self) -> NDArray[np.uint8]:  # type: ignore[override]  # gym allows several kinds of frame
         """The last raw frame: RGB, uint8 [240, 256, 3], a copy."""
         return self._rules().screen
@@ -220,6 +248,14 @@ class MarioEnvironment(gym.Env[NDArray[np.uint8], int]):
         if len(self._stages) == 1:
             return self._stages[0]
         return self._stages[int(self._rng.integers(len(self._stages)))]
+
+    def _go_back(self, moment: "Moment") -> tuple[NDArray[np.uint8], Info]:
+        self._stage = moment.stage
+        info = self._rules().load_state(moment.game)
+        self._state[:] = moment.state
+        self._steps, self._raw_frames, self._held = moment.steps, moment.raw_frames, moment.held
+        self._over = False
+        return self._state.copy(), self._full_info(info)
 
     def _start(self, rules: MarioRules) -> Info:
         """Resets and plays the random no-op start, again should the episode end in it; returns the info."""

@@ -75,6 +75,12 @@ class Evaluation:
         self._finished: dict[tuple[str, int], Episode] = {}
         self._actions: dict[tuple[str, int], list[int]] = {}
 
+    def extend(self, episodes: int) -> None:
+        """Adds so many episodes of each stage; they are those that a longer evaluation would have had."""
+        added = range(self._num_episodes, self._num_episodes + episodes)
+        self._waiting[:0] = [(stage, index) for stage in reversed(self._stages) for index in reversed(added)]
+        self._num_episodes += episodes
+
     @property
     def done(self) -> bool:
         """Whether all episodes are over."""
@@ -207,6 +213,20 @@ def evaluation_max_steps(env_name: str, stages: Sequence[str], max_steps: int | 
     if env_name == "gridworld":
         return gridworld.DEFAULT_MAX_STEPS
     return None if tuple(stages) == (WHOLE_GAME,) else _STAGE_MAX_STEPS
+
+
+def may_be_best(clears: int, episodes: int, best: float) -> bool:
+    """Whether more episodes may show a policy to be better than the best so far.
+
+    Policies are ranked by the lower end of Wilson's interval of their clear rate, which many episodes raise. That is
+    worth the time once half of the episodes are clears, and for as long as the interval reaches beyond `best`.
+
+    Args:
+        clears: of the policy's episodes so far.
+        episodes: their number, at least 1.
+        best: the highest lower end so far, 0 … 1.
+    """
+    return 2 * clears >= episodes and wilson_interval(clears, episodes)[1] > best
 
 
 def summarise(episodes: Sequence[Episode]) -> dict[str, Any]:

@@ -2,11 +2,15 @@
 
 from dataclasses import asdict
 
+import numpy as np
 import torch
 
 from actors.actor import Actor, Exploration, LadderExploration, ReplayWriter, ScheduleExploration, WeightSource
 from actors.chunks import ChunkBuilder
 from actors.environment import environment_spec, make_environment
+from actors.gridworld import STAGE as GRID
+from actors.saved_starts import SavedStarts, resolve_saved_starts
+from actors.stages import StageSampler
 from common.config import ActorsConfig, AgentConfig, EnvConfig
 from common.networks import build_network
 from common.precision import uses_bfloat16
@@ -49,9 +53,12 @@ def build_actor(
         weights: gives the weights; until its first, the network is as it was initialised.
     """
     spec = environment_spec(name=env.name, actions=env.actions, frame_stack=env.frame_stack)
-    actor_seed, *env_seeds = role_seed(seed, "actor", index, incarnation).spawn(1 + actors.envs_per_actor)
+    seeds = role_seed(seed, "actor", index, incarnation).spawn(3 + actors.envs_per_actor)
+    actor_seed, *env_seeds, starts_seed, stages_seed = seeds
+    envs = [make_environment(**asdict(env), seed=env_seed) for env_seed in env_seeds]
+    share = resolve_saved_starts(actors.saved_starts, env)
     return Actor(
-        envs=[make_environment(**asdict(env), seed=env_seed) for env_seed in env_seeds],
+        envs=envs,
         builders=[
             ChunkBuilder(
                 n_step=agent.n_step,
@@ -60,10 +67,11 @@ def build_actor(
                 frame_stack=spec.frame_stack,
                 chunk_length=actors.chunk_length,
                 actor=index,
+                watkins=agent.watkins,
             )
             for _ in env_seeds
         ],
-        network=build_network(spec, agent.dueling, to_int(role_seed(seed, "network"))),
+        network=build_network(spec, agent.dueling, to_int(role_seed(seed, "network")), agent.network, agent.layer_norm),
         bfloat16=uses_bfloat16(actors.precision, torch.device("cpu")),
         spec=spec,
         exploration=build_exploration(actors, index=index, count=count),
@@ -71,4 +79,7 @@ def build_actor(
         weights=weights,
         seed=actor_seed,
         index=index,
+        flag_reward=agent.flag_reward,
+        stages=StageSampler((GRID,) if env.name == "gridworld" else env.stages, np.random.default_rng(stages_seed)),
+        saved_starts=SavedStarts(share, np.random.default_rng(starts_seed)) if share > 0 else None,
     )

@@ -105,8 +105,8 @@ class FceummCore:
         address = self._library.retro_get_memory_data(_SYSTEM_RAM)
         self.ram = memoryview((ctypes.c_ubyte * _RAM_SIZE).from_address(address)).cast("B")
         self._powered = False
-        self._state = ctypes.create_string_buffer(self._library.retro_serialize_size())
-        self._backup = (0, np.zeros(_SHAPE, np.uint16))
+        self._room = ctypes.create_string_buffer(self._library.retro_serialize_size())
+        self._backup = (b"", np.zeros(_SHAPE, np.uint16))
 
     def reset(self) -> None:
         """See `EmulatorCore`."""
@@ -149,16 +149,25 @@ class FceummCore:
 
     def backup(self) -> None:
         """See `EmulatorCore`."""
-        if not self._library.retro_serialize(self._state, len(self._state)):
-            raise RuntimeError("FCEUmm could not save its state")
-        self._backup = (self._next, self._pixels.copy())
+        self._backup = (self.save_state(), self._pixels.copy())
 
     def restore(self) -> None:
         """See `EmulatorCore`."""
-        if not self._library.retro_unserialize(self._state, len(self._state)):
-            raise RuntimeError("FCEUmm could not go back to its state")
-        self._next, picture = self._backup
+        state, picture = self._backup
+        self.load_state(state)
         np.copyto(self._pixels, picture)
+
+    def save_state(self) -> bytes:
+        """See `EmulatorCore`."""
+        if not self._library.retro_serialize(self._room, len(self._room)):
+            raise RuntimeError("FCEUmm could not save its state")
+        return bytes((self._next,)) + self._room.raw
+
+    def load_state(self, state: bytes) -> None:
+        """See `EmulatorCore`."""
+        if not self._library.retro_unserialize(state[1:], len(state) - 1):
+            raise RuntimeError("FCEUmm could not go back to a saved state")
+        self._next = state[0]
 
     def close(self) -> None:
         """See `EmulatorCore`."""

@@ -1,7 +1,7 @@
 """The rules of the game: gym-super-mario-bros 7.4's own, on any emulator core."""
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gym_super_mario_bros import SuperMarioBrosEnv
@@ -19,6 +19,15 @@ _FLOAT_STATE, _ON_THE_POLE = 0x001D, 3  # RAM map: how Mario is off the ground; 
 def _figure(digits: bytes) -> int:
     """A number on the screen as gym-super-mario-bros reads it from its digits' bytes."""
     return int("".join(map(str, digits)))
+
+
+class SavedRules(NamedTuple):
+    """The game at some moment of an episode."""
+
+    console: bytes  # of `EmulatorCore.save_state`
+    time: int  # the clock and Mario's x, to which the next frame's reward compares
+    x_position: int
+    cleared: frozenset[tuple[int, int]]
 
 
 class MarioRules(SuperMarioBrosEnv):  # type: ignore[misc]  # the package has no types
@@ -74,6 +83,19 @@ class MarioRules(SuperMarioBrosEnv):  # type: ignore[misc]  # the package has no
         self.done = False
         self.cleared = set()
         info: Info = self._get_info() if self._has_backup else {}
+        return info
+
+    def save_state(self) -> SavedRules:
+        """The game as it is now; only where the core `has_saved_states`."""
+        return SavedRules(self.core.save_state(), self._time_last, self._x_position_last, frozenset(self.cleared))
+
+    def load_state(self, saved: SavedRules) -> Info:
+        """Goes back to a state of the same stage or game; returns the info there."""
+        self.core.load_state(saved.console)
+        self._time_last, self._x_position_last = saved.time, saved.x_position
+        self.cleared = set(saved.cleared)
+        self.done = False
+        info: Info = self._get_info()
         return info
 
     def play_frame(self, buttons: int, want_info: bool = True) -> tuple[float, bool, Info]:

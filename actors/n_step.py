@@ -44,10 +44,18 @@ class NStepAccumulator:
         self._rewards.append(reward)
         if ending is None:
             return [self._pop(terminated=False)] if len(self._rewards) == self._n_step else []
+        windows = self._complete(terminated=ending == "terminated")
+        self.reset()
+        return windows
+
+    def cut(self) -> list[Window]:
+        """Completes all windows in the newest state, from which they bootstrap; oldest first. The episode goes on."""
+        return self._complete(terminated=False)
+
+    def _complete(self, *, terminated: bool) -> list[Window]:
         windows = []
         while self._rewards:
-            windows.append(self._pop(terminated=ending == "terminated"))
-        self.reset()
+            windows.append(self._pop(terminated=terminated))
         return windows
 
     def _pop(self, *, terminated: bool) -> Window:

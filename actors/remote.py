@@ -12,7 +12,7 @@ from ray.exceptions import RayError
 
 from actors.actor import ReplayWriter
 from actors.environment import environment_spec, make_environment
-from actors.evaluation import Evaluation, evaluation_max_steps
+from actors.evaluation import Evaluation, evaluation_max_steps, may_be_best
 from actors.factory import build_actor
 from actors.gridworld import STAGE as GRID
 from actors.video import encode_gif
@@ -40,7 +40,8 @@ class ActorReport(NamedTuple):
     """What an actor did in one slice."""
 
     env_steps: int
-    episodes: list[Episode]
+    episodes: list[Episode]  # from a stage's start
+    saved_starts: list[Episode]
     seconds: float
     waited_s: float  # because replay refused
     weight_version: int
@@ -133,7 +134,8 @@ class RemoteActor:
         epsilons = self._actor.epsilons
         return ActorReport(
             env_steps=env_steps,
-            episodes=episodes,
+            episodes=[episode for episode in episodes if not episode.saved_start],
+            saved_starts=[episode for episode in episodes if episode.saved_start],
             seconds=time.monotonic() - start,
             waited_s=waited_s,
             weight_version=self._actor.weight_version,
@@ -167,20 +169,27 @@ class RemoteEvaluator:
         settings = replace(env, noop_max=evaluation.noop_max, max_steps=max_steps, stages=stages)
         count = min(_EVALUATION_ENVS, evaluation.episodes * len(self._stages))
         self._envs = [make_environment(**asdict(settings), seed=self._seed) for _ in range(count)]
-        self._policy = Policy(build_network(spec, agent.dueling, seed=0), spec, {})
+        self._policy = Policy(build_network(spec, agent.dueling, 0, agent.network, agent.layer_norm), spec, {})
         self._evaluation: Evaluation | None = None
         self._updates = 0
         self._worked_s = 0.0
+        self._best = 0.0
         self._weights = np.zeros(0, np.float32)
 
-    def begin(self, weights: list[Any], updates: int) -> None:
+    def begin(self, weights: list[Any], updates: int, best: float) -> None:
         """Starts an evaluation.
 
         Args:
             weights: one reference to the flat parameters, float32 [P].
             updates: the learner's updates behind them.
+            best: the best policy's clear rate so far, the lower end of its interval.
         """
-        self._weights = np.array(ray.get(weights[0]))
+        self.begin_with(np.array(ray.get(weights[0])), updates, best)
+
+    def begin_with(self, weights: NDArray[np.float32], updates: int, best: float) -> None:
+        """As `begin`, with the parameters themselves."""
+        self._best = best
+        self._weights = weights
         unflatten_(self._policy.network, self._weights)
         self._updates = updates
         self._worked_s = 0.0
@@ -199,11 +208,24 @@ class RemoteEvaluator:
         if self._evaluation is None:
             raise RuntimeError("no evaluation was begun")
         start = time.monotonic()
-        while not self._evaluation.done and time.monotonic() - start < seconds:
+        goes_on = True
+        while goes_on and time.monotonic() - start < seconds:
             self._evaluation.step()
-        report = self._report(self._evaluation) if self._evaluation.done else None
+            goes_on = not self._evaluation.done or self._goes_on(self._evaluation)
+        report = None if goes_on else self._report(self._evaluation)
         self._worked_s += time.monotonic() - start
         return report and report._replace(seconds=self._worked_s)
+
+    def _goes_on(self, evaluation: Evaluation) -> bool:
+        """Whether there are to be more episodes; if so, they are added."""
+        played = len(evaluation.episodes[self._stages[0]])
+        more = min(self._settings.episodes, self._settings.max_episodes - played)
+        episodes = [episode for each in evaluation.episodes.values() for episode in each]
+        clears = sum(episode.clear for episode in episodes)
+        if more <= 0 or not may_be_best(clears, len(episodes), self._best):
+            return False
+        evaluation.extend(more)
+        return True
 
     def _report(self, evaluation: Evaluation) -> EvaluationReport:
         gif, shape = self._animate(evaluation) if self._settings.video else (None, (0, 0))

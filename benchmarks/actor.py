@@ -31,12 +31,13 @@ import torch
 from actors.cores import CoreName
 from actors.environment import environment_spec
 from benchmarks.emulator import FRAMES_PER_STEP, installed_cores, rate, raw_loop
-from benchmarks.machine import describe_commit, describe_machine
+from benchmarks.machine import describe_machine
 from common.config import Config
 from common.errors import UserError
 from common.files import write_atomically
 from common.networks import build_network, flatten
 from driver.plan import machine_cores, make_plan
+from driver.provenance import describe_commit
 from driver.ray_session import ray_session
 from driver.roles import Roles
 

@@ -34,7 +34,7 @@ from benchmarks import dqn_figures, dqn_runs
 from benchmarks.dqn_curves import read_curve, thin
 from benchmarks.dqn_results import RunResult, load_record, load_results, markdown_table, save_result, summarise
 from benchmarks.dqn_runs import RunPlan, TrainingFailedError, Work, make_plans, open_run, read_state, work_left
-from benchmarks.machine import describe_commit, describe_machine
+from benchmarks.machine import describe_machine
 from benchmarks.overestimation import MeasuredEpisode, play_episode
 from common.config import AgentConfig
 from common.errors import UserError
@@ -43,6 +43,7 @@ from common.presets import PRESETS
 from common.seeding import role_seed
 from driver.options import flatten
 from driver.protocol import Protocol, resolve_protocol
+from driver.provenance import describe_commit
 
 _ENV_STEPS = 80_000
 _MINUTES = 15.0

@@ -18,9 +18,9 @@ import numpy as np
 
 from actors.cores import make_core
 from actors.mario import MarioRules
-from benchmarks.machine import describe_commit
 from common.files import write_atomically
 from common.validation import STAGES
+from driver.provenance import describe_commit
 
 _RIGHTWARD: Final = (0b10000000, 0b10000001, 0b10000010, 0b10000011, 0b10000011, 0b01000000, 0b00100000, 0)
 _NO_START_NO_SELECT: Final = 0b11110011

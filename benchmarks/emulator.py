@@ -22,9 +22,10 @@ from actors import fceumm
 from actors.cores import CoreName, make_core
 from actors.environment import make_environment
 from actors.mario import MarioRules
-from benchmarks.machine import describe_commit, describe_machine
+from benchmarks.machine import describe_machine
 from common.files import write_atomically
 from common.process import tune_process
+from driver.provenance import describe_commit
 
 FRAMES_PER_STEP: Final = 4
 _RIGHT_AND_RUN: Final = 0b10000010

@@ -39,11 +39,12 @@ from benchmarks.learner_parts import (
     rates_in_turns,
     speed_rows,
 )
-from benchmarks.machine import describe_commit, describe_machine
+from benchmarks.machine import describe_machine
 from common.errors import UserError
 from common.files import write_atomically
 from common.process import tune_process
 from common.types import Batch
+from driver.provenance import describe_commit
 from learner.device import resolve_device
 from learner.feeder import MOST_READY_BATCHES, BatchFeeder
 from learner.learner import Learner, StartedUpdate

@@ -63,6 +63,8 @@ def _plain_step(device: torch.device, dtype: torch.dtype) -> UpdateStep:
     return UpdateStep(
         build_network(SPEC, dueling=False, seed=0).to(device),
         double=True,
+        munchausen=0.0,
+        munchausen_temperature=1.0,
         learning_rate=1e-4,
         adam_epsilon=1.5e-4,
         huber_delta=1.0,

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +23,9 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def describe_commit() -> dict[str, Any]:
-    """The commit, and whether files beside documentation and results differ from it; unknown without git."""
-    commit = _git("rev-parse", "HEAD")
-    changes = _git("status", "--porcelain", "--", ".", ":(exclude)docs")
-    return {"commit": commit, "uncommitted_changes": None if changes is None else bool(changes)}
-
-
 def _cpu_model(cpuinfo: Path) -> str:
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.machine()
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        answer = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip()

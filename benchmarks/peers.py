@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from actors.cores import make_core
-from benchmarks.machine import describe_commit, describe_machine
+from benchmarks.machine import describe_machine
 from benchmarks.peers_process import MeasurementFailedError, measure
 from benchmarks.peers_results import Measured, describe, markdown_table, rows
 from benchmarks.peers_systems import SYSTEMS, System
@@ -30,6 +30,7 @@ from common.errors import UserError, first_line
 from common.files import write_atomically
 from common.presets import PRESETS
 from driver.options import flatten
+from driver.provenance import describe_commit
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,12 +22,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.machine import ROOT, describe_commit, describe_machine
+from benchmarks.machine import ROOT, describe_machine
 from benchmarks.replay_contestants import CONTESTANTS
 from benchmarks.replay_frames import Recording, build_chunks, load, play, save
 from common.errors import UserError
 from common.files import write_atomically
 from common.types import Chunk
+from driver.provenance import describe_commit
 from replay.memory import available_memory
 
 _GOAL_BYTES: Final = 1_200

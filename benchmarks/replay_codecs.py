@@ -40,8 +40,13 @@ def codecs() -> dict[str, tuple[Write, Read]]:
     except ModuleNotFoundError:
         return found
     for level in (-1, 1, 3):
-        found[f"zstd {level}"] = (zstandard.ZstdCompressor(level).compress, zstandard.ZstdDecompressor().decompress)
+        found[f"zstd {level}"] = _zstd(zstandard, level)
     return found
+
+
+def _zstd(package: Any, level: int) -> tuple[Write, Read]:
+    """`package`: zstandard, whose types are only known where it is installed."""
+    return package.ZstdCompressor(level).compress, package.ZstdDecompressor().decompress
 
 
 def _lz4(frames: NDArray[np.uint8], **options: Any) -> bytes:

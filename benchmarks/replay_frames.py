@@ -107,7 +107,7 @@ def build_chunks(recordings: list[Recording], seed: int = 0) -> Iterator[Chunk]:
             chunk_length=actors.chunk_length,
             actor=0,
         )
-        builder.begin(recording.frames[0])
+        builder.begin(recording.frames[:1])
         last = len(recording.actions) - 1
         for step, (action, reward) in enumerate(zip(recording.actions, recording.rewards, strict=True)):
             chunk = builder.bootstrap(float(rng.normal()))

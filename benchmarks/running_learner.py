@@ -29,13 +29,14 @@ import torch
 
 from actors.factory import build_actor
 from benchmarks.learner_parts import bare_loop, prepared_loop, print_row, rates_in_turns, speed_rows
-from benchmarks.machine import describe_commit, describe_machine
+from benchmarks.machine import describe_machine
 from common.config import Config
 from common.errors import UserError
 from common.files import write_atomically
 from common.process import tune_process
 from common.types import Batch, Chunk
 from driver.plan import Plan, machine_cores, make_plan
+from driver.provenance import describe_commit
 from driver.ray_session import ray_session
 from driver.roles import Roles
 from learner.factory import build_learner

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.machine import describe_commit, describe_machine
+from benchmarks.machine import describe_machine
 from benchmarks.scaling_run import SAMPLES_PER_INSERT, Measured, ScalingRunError, Setup, measure
 from common.errors import UserError
 from common.files import write_atomically
+from driver.provenance import describe_commit
 from replay.memory import available_memory
 
 _MB: Final = 1e6

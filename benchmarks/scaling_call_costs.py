@@ -36,7 +36,7 @@ class _StandIn:
     async def run(self, seconds: float) -> ActorReport:
         """One slice."""
         await asyncio.sleep(seconds)
-        return ActorReport(200, [], seconds, 0.0, 1, 0.001, 0.4)
+        return ActorReport(200, [], [], seconds, 0.0, 1, 0.001, 0.4)
 
 
 class CallCost(NamedTuple):
@@ -67,7 +67,7 @@ def record_chunks(count: int) -> list[Chunk]:
         chunk_length=_CONFIG.actors.chunk_length,
         actor=0,
     )
-    builder.begin(env.reset()[0][-1])
+    builder.begin(env.reset()[0][-1:])
     chunks: list[Chunk] = []
     while len(chunks) < count:
         chunk = builder.bootstrap(0.0)

@@ -11,8 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.machine import describe_commit, describe_machine
+from benchmarks.machine import describe_machine
 from common.files import write_atomically
+from driver.provenance import describe_commit
 from driver.ray_address import prepare_environment
 
 

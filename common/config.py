@@ -16,7 +16,8 @@ class EnvConfig:
     """Environment: Super Mario Bros.; a 3x3 grid that needs no ROM and learns in seconds; or, to measure the system
     around it, recorded frames of the first stage at a fixed cost per step, from which nothing can be learned."""
     stages: tuple[str, ...] = ("1-1",)
-    """Stages "1-1" to "8-4", one of them drawn for each episode, or "game": from 1-1 with three lives to game over."""
+    """Stages "1-1" to "8-4", one of them drawn for each episode, the more often the more it is failed; or "game": from
+    1-1 with three lives to game over."""
     actions: Literal["right_only", "simple", "complex"] = "right_only"
     """Action set of gym-super-mario-bros: RIGHT_ONLY (5), SIMPLE_MOVEMENT (7) or COMPLEX_MOVEMENT (12 actions)."""
     core: Literal["auto", "fceumm", "nes-py"] = "auto"
@@ -44,10 +45,24 @@ class AgentConfig:
     """Discount per agent step."""
     n_step: int = 5
     """Rewards summed before bootstrapping."""
+    watkins: bool = True
+    """Whether n-step windows end before an exploratory action, as traces do in Watkins's Q(lambda) (Sutton & Barto,
+    2018, section 12.10)."""
     double: bool = True
     """Double DQN (van Hasselt et al., 2016); off: DQN's maximum over the target network."""
+    munchausen: float = 0.9
+    """Alpha of Munchausen DQN's targets (Vieillard et al., 2020), which take the place of (double) DQN's; the paper's
+    is 0.9; 0: off."""
+    munchausen_temperature: float = 0.03
+    """Temperature of the policy in them, in units of scaled reward."""
     dueling: bool = False
     """Dueling value and advantage streams (Wang et al., 2016)."""
+    network: Literal["nature", "nips"] = "nips"
+    """Convolutions and hidden layer: of Mnih et al., 2015, or those of 2013, with a third of the arithmetic."""
+    layer_norm: bool = True
+    """Layer normalisation (Ba et al., 2016) before every ReLU of an image network, as in PQN (Gallici et al., 2025)."""
+    flag_reward: float = 75.0
+    """Added to the reward of the step that clears a stage, before scaling; logged returns are without it."""
     reward_scale: float = 1 / 15
     """Factor on the environment's rewards before learning; logged returns stay unscaled."""
 
@@ -74,6 +89,9 @@ class ActorsConfig:
     """Schedule: the floor."""
     epsilon_decay: float = 0.9999
     """Schedule: factor per learner update."""
+    saved_starts: float | Literal["auto"] = "auto"
+    """Share of episodes that begin within a stage, at states saved along it and before deaths (compare Salimans &
+    Chen, 2018); "auto": 0.5 on an emulator core that has saved states (FCEUmm), else 0."""
     chunk_length: int = 80
     """Transitions per chunk that an actor pushes; fewer where an episode ends."""
     max_inserts_in_flight: int = 4
@@ -86,8 +104,8 @@ class ActorsConfig:
 class ReplayConfig:
     """The sharded replay buffer."""
 
-    shards: int = 2
-    """Replay processes."""
+    shards: int = 1
+    """Replay processes; one serves some 360 actors, several share its memory and its loss."""
     capacity: int = 100_000
     """Transitions over all shards; the oldest go first."""
     priority_exponent: float = 0.6
@@ -96,7 +114,7 @@ class ReplayConfig:
     """Beta of the importance weights; 1 corrects fully."""
     min_size: int = 5_000
     """Transitions over all shards before sampling begins."""
-    samples_per_insert: float = 8.0
+    samples_per_insert: float = 4.0
     """Times that each transition is sampled on average; the rate limiter holds actors or learner to it."""
     error_buffer: float | None = None
     """Samples per shard by which the ratio may run ahead or behind; twice the smallest safe value if not given."""
@@ -108,15 +126,20 @@ class LearnerConfig:
 
     batch_size: int = 64
     """Transitions per update."""
-    learning_rate: float = 1e-4
+    learning_rate: float = 2.5e-4
     """Adam's step size."""
-    adam_epsilon: float = 1.5e-4
-    """Adam's denominator offset; the default is Rainbow's (Hessel et al., 2018)."""
-    huber_delta: float = 1.0
-    """Absolute TD error at which the loss turns from quadratic to linear."""
-    max_grad_norm: float | None = 10.0
+    learning_rate_final: float | None = 5e-5
+    """Step size that it decays to, linearly over the first `learning_rate_decay_updates`; constant if not given."""
+    learning_rate_decay_updates: int = 60_000
+    """Updates until the step size is at its final value."""
+    adam_epsilon: float = 1e-6
+    """Adam's denominator offset."""
+    huber_delta: float = 10.0
+    """Absolute TD error at which the loss turns from quadratic to linear; where most errors are above it, Q-values tend
+    to medians, to which a death that comes less often than not is nothing."""
+    max_grad_norm: float | None = 40.0
     """Global gradient norm above which gradients are scaled down; none: no clipping."""
-    target_update_period: int = 500
+    target_update_period: int = 250
     """Updates between copies of the online network into the target network."""
     broadcast_period: int = 25
     """Updates between weight broadcasts to the actors."""
@@ -136,10 +159,12 @@ class EvalConfig:
 
     enabled: bool = True
     """Whether the run has an evaluator."""
-    interval_s: float = 180.0
+    interval_s: float = 150.0
     """Seconds from the start of one evaluation to the start of the next."""
-    episodes: int = 10
+    episodes: int = 16
     """Episodes per stage and evaluation."""
+    max_episodes: int = 96
+    """Episodes per stage up to which an evaluation goes on for as long as its policy may be the best so far."""
     epsilon: float = 0.01
     """Exploration of the evaluated policy."""
     noop_max: int = 30

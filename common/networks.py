@@ -1,6 +1,7 @@
 """The Q-networks, and their parameters as one flat array."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -10,8 +11,22 @@ from torch.nn import functional
 
 from common.types import EnvironmentSpec
 
-_IMAGE_HIDDEN = 512
+Architecture = Literal["nature", "nips"]
+
 _VECTOR_HIDDEN = 64
+
+
+class _Convolution(NamedTuple):
+    channels: int
+    kernel: int
+    stride: int
+
+
+# Convolutions and units of the hidden layer. The first must be 8x8 with stride 4, see `to_inputs`.
+_ARCHITECTURES: dict[Architecture, tuple[tuple[_Convolution, ...], int]] = {
+    "nature": ((_Convolution(32, 8, 4), _Convolution(64, 4, 2), _Convolution(64, 3, 1)), 512),
+    "nips": ((_Convolution(16, 8, 4), _Convolution(32, 4, 2)), 256),
+}
 # Their weights stay float32.
 _LAST_LAYERS = ("fc.2.", "value.2.", "advantage.2.")
 
@@ -21,7 +36,8 @@ class QNetwork(nn.Module):
 
     Image frames go through the convolutions of Mnih et al., 2015 (32@8/4, 64@4/2, 64@3/1) and a layer of
     512 units; the parameters are then named `conv.0.weight` … `fc.2.bias`, as in the Super Mario tutorials
-    that this project follows. Vector frames go through two layers of 64 units (`mlp.0.*`, `fc.0.*`, `fc.2.*`).
+    that this project follows; or through those of Mnih et al., 2013 (16@8/4, 32@4/2) and 256 units. Vector frames go
+    through two layers of 64 units (`mlp.0.*`, `fc.0.*`, `fc.2.*`).
 
     With `dueling`, a `value` and an `advantage` stream take the place of `fc` (Wang et al., 2016, equation 9:
     the advantages' mean is subtracted). The paper's scaling of the gradients by 1/sqrt(2) is left out.
@@ -30,18 +46,33 @@ class QNetwork(nn.Module):
         state_shape: [S, *F], see `EnvironmentSpec.state_shape`.
         num_actions: A.
         dueling: whether to use the dueling streams.
+        architecture: "nature" (2015) or "nips" (2013), of image frames; no matter for vectors.
+        layer_norm: whether every layer but the last is normalised before its ReLU (Ba et al., 2016), over all its
+            outputs for one state; of image frames only.
 
     Raises:
         ValueError: frames have neither one nor two axes, or are too small for the convolutions.
     """
 
-    def __init__(self, state_shape: Sequence[int], num_actions: int, *, dueling: bool = False) -> None:
+    def __init__(
+        self,
+        state_shape: Sequence[int],
+        num_actions: int,
+        *,
+        dueling: bool = False,
+        architecture: Architecture = "nature",
+        layer_norm: bool = False,
+    ) -> None:
         super().__init__()
         self.dueling = dueling
         stack, *frame_shape = state_shape
         if len(frame_shape) == 2:
-            self.conv = _convolutions(stack)
-            features, hidden = _conv_features(frame_shape), _IMAGE_HIDDEN
+            layers, hidden = _ARCHITECTURES[architecture]
+            self.conv = _convolutions(stack, layers)
+            features = _conv_features(frame_shape, layers)
+            if layer_norm:
+                heads = ("value", "advantage") if dueling else ("fc",)
+                self.norm = _norms([layer.channels for layer in layers], heads, hidden)
         elif len(frame_shape) == 1:
             self.mlp = nn.Sequential(nn.Linear(stack * frame_shape[0], _VECTOR_HIDDEN), nn.ReLU())
             features, hidden = _VECTOR_HIDDEN, _VECTOR_HIDDEN
@@ -92,9 +123,13 @@ class QNetwork(nn.Module):
     def _features(self, inputs: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         if inputs.dim() == 2:
             return functional.linear(inputs, weights["mlp.0.weight"], weights["mlp.0.bias"]).relu_()
-        hidden = functional.conv2d(inputs, weights["conv.0.weight"], weights["conv.0.bias"]).relu_()
-        hidden = functional.conv2d(hidden, weights["conv.2.weight"], weights["conv.2.bias"], stride=2).relu_()
-        hidden = functional.conv2d(hidden, weights["conv.4.weight"], weights["conv.4.bias"]).relu_()
+        hidden = inputs
+        # The first layer's stride is in the rearrangement of the inputs.
+        for place, stride in ((0, 1), (2, 2), (4, 1)):
+            if f"conv.{place}.weight" in weights:
+                weight, bias = weights[f"conv.{place}.weight"], weights[f"conv.{place}.bias"]
+                hidden = functional.conv2d(hidden, weight, bias, stride=stride)
+                hidden = _normalise(f"conv{place}", hidden, weights).relu_()
         return hidden.flatten(1)
 
 
@@ -123,7 +158,9 @@ def to_inputs(states: Tensor, dtype: torch.dtype) -> Tensor:
     return words.view(torch.uint8).view(batch, rows, columns, 16 * stack).to(dtype).permute(0, 3, 1, 2)
 
 
-def build_network(spec: EnvironmentSpec, dueling: bool, seed: int) -> QNetwork:
+def build_network(
+    spec: EnvironmentSpec, dueling: bool, seed: int, architecture: Architecture = "nature", layer_norm: bool = False
+) -> QNetwork:
     """A freshly initialised network on the CPU, by PyTorch's default distributions.
 
     The global random state is left as it was; the same seed gives the same parameters.
@@ -131,7 +168,9 @@ def build_network(spec: EnvironmentSpec, dueling: bool, seed: int) -> QNetwork:
     with torch.random.fork_rng(devices=[]):
         # torch.manual_seed would also reseed the accelerators, which are not forked here.
         torch.default_generator.manual_seed(seed)
-        return QNetwork(spec.state_shape, spec.num_actions, dueling=dueling)
+        return QNetwork(
+            spec.state_shape, spec.num_actions, dueling=dueling, architecture=architecture, layer_norm=layer_norm
+        )
 
 
 def q_values(network: QNetwork, states: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -174,27 +213,37 @@ def to_tensor(array: NDArray[np.generic], device: torch.device) -> Tensor:
     return tensor.to(device)
 
 
-def _convolutions(stack: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(stack, 32, kernel_size=8, stride=4),
-        nn.ReLU(),
-        nn.Conv2d(32, 64, kernel_size=4, stride=2),
-        nn.ReLU(),
-        nn.Conv2d(64, 64, kernel_size=3, stride=1),
-        nn.ReLU(),
-    )
+def _convolutions(stack: int, layers: Sequence[_Convolution]) -> nn.Sequential:
+    modules: list[nn.Module] = []
+    for layer in layers:
+        modules += [nn.Conv2d(stack, layer.channels, layer.kernel, layer.stride), nn.ReLU()]
+        stack = layer.channels
+    return nn.Sequential(*modules)
 
 
-def _conv_features(frame_shape: Sequence[int]) -> int:
+def _conv_features(frame_shape: Sequence[int], layers: Sequence[_Convolution]) -> int:
     """Outputs of `_convolutions` for one state."""
-    height, width = (((side - 8) // 4 + 1 - 4) // 2 + 1 - 2 for side in frame_shape)
-    if height < 1 or width < 1:
+    sides = list(frame_shape)
+    for layer in layers:
+        sides = [(side - layer.kernel) // layer.stride + 1 for side in sides]
+    if min(sides) < 1:
         raise ValueError(f"frames of {frame_shape[0]}x{frame_shape[1]} are too small for the convolutions (36x36)")
-    return 64 * height * width
+    return layers[-1].channels * sides[0] * sides[1]
 
 
 def _head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
+
+def _norms(channels: Sequence[int], heads: Sequence[str], hidden: int) -> nn.ModuleDict:
+    """One group over all channels and places is layer normalisation, with a gain and a bias per channel."""
+    sizes = {f"conv{2 * i}": size for i, size in enumerate(channels)} | dict.fromkeys(heads, hidden)
+    return nn.ModuleDict({name: nn.GroupNorm(1, size) for name, size in sizes.items()})
+
+
+def _normalise(layer: str, outputs: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+    gain = weights.get(f"norm.{layer}.weight")
+    return outputs if gain is None else functional.group_norm(outputs, 1, gain, weights[f"norm.{layer}.bias"])
 
 
 def _space_to_depth(weight: Tensor) -> Tensor:
@@ -211,6 +260,7 @@ def _cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _head_values(head: str, features: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
     """A head's output with its last layer computed in float32, whatever autocast says."""
-    hidden = functional.linear(features, weights[f"{head}.0.weight"], weights[f"{head}.0.bias"]).relu_()
+    hidden = functional.linear(features, weights[f"{head}.0.weight"], weights[f"{head}.0.bias"])
+    hidden = _normalise(head, hidden, weights).relu_()
     with torch.autocast(features.device.type, enabled=False):
         return functional.linear(hidden.float(), weights[f"{head}.2.weight"], weights[f"{head}.2.bias"])

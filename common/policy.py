@@ -15,11 +15,11 @@ from torch import Tensor
 from common.actions import ACTION_SETS
 from common.errors import UserError
 from common.files import write_atomically
-from common.networks import QNetwork, q_values
+from common.networks import Architecture, QNetwork, q_values
 from common.types import EnvironmentSpec
 
 _MARIO_FRAME = (84, 84)
-_ARCHITECTURES = {2: "nature-cnn", 1: "mlp"}  # by the axes of a frame
+_NETWORK_AXES = (1, 2)  # of a frame
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def save_weights(
     if path.suffix != ".pt":
         raise ValueError(f"a policy file is called NAME.pt, not {path.name}")
     sidecar = {
-        "network": {"architecture": _ARCHITECTURES[len(spec.frame_shape)], "dueling": _is_dueling(weights)},
+        "network": _describe(weights),
         "frame_shape": spec.frame_shape,
         "frame_stack": spec.frame_stack,
         "action_names": spec.action_names,
@@ -91,14 +91,13 @@ def load_policy(path: Path, *, action_names: tuple[str, ...] | None = None, fram
         UserError: the file is missing, damaged, not a policy, or contradicts its sidecar or the arguments.
     """
     weights = _check_weights(path, load_tensors(path))
-    dueling = _is_dueling(weights)
     sidecar_path = path.with_suffix(".json")
     if sidecar_path.exists():
-        spec, metadata = _read_sidecar(sidecar_path, dueling)
+        spec, metadata = _read_sidecar(sidecar_path, _describe(weights))
     else:
         spec, metadata = _infer_spec(path, weights, action_names), {}
     _check_arguments(path, spec, action_names, frame_stack)
-    return Policy(_build(path, spec, dueling, weights), spec, metadata)
+    return Policy(_build(path, spec, weights), spec, metadata)
 
 
 def load_tensors(path: Path) -> object:
@@ -126,6 +125,22 @@ def _is_dueling(weights: Mapping[str, Tensor]) -> bool:
     return any(name.startswith("advantage.") for name in weights)
 
 
+def _has_layer_norm(weights: Mapping[str, Tensor]) -> bool:
+    return any(name.startswith("norm.") for name in weights)
+
+
+def _architecture(weights: Mapping[str, Tensor]) -> Architecture:
+    """By the convolutions' number; of no importance where there are none."""
+    return "nips" if "conv.2.weight" in weights and "conv.4.weight" not in weights else "nature"
+
+
+def _describe(weights: Mapping[str, Tensor]) -> dict[str, object]:
+    """The network of the weights, as a sidecar has it."""
+    name = f"{_architecture(weights)}-cnn" if "conv.0.weight" in weights else "mlp"
+    norm = {"layer_norm": True} if _has_layer_norm(weights) else {}
+    return {"architecture": name, "dueling": _is_dueling(weights), **norm}
+
+
 def _check_weights(path: Path, loaded: object) -> dict[str, Tensor]:
     if not isinstance(loaded, dict) or not loaded or not all(_is_weight(*item) for item in loaded.items()):
         raise UserError(f"{path} is no state_dict of weights: save one with torch.save(network.state_dict(), ...)")
@@ -146,7 +161,7 @@ def _is_weight(name: object, value: object) -> bool:
     )
 
 
-def _read_sidecar(path: Path, dueling: bool) -> tuple[EnvironmentSpec, dict[str, object]]:
+def _read_sidecar(path: Path, expected: dict[str, object]) -> tuple[EnvironmentSpec, dict[str, object]]:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         spec, network, metadata = _parse_sidecar(fields)
@@ -155,7 +170,6 @@ def _read_sidecar(path: Path, dueling: bool) -> tuple[EnvironmentSpec, dict[str,
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise UserError(f"{path} is no sidecar of a policy file ({reason}): restore it, or remove it") from error
-    expected = {"architecture": _ARCHITECTURES[len(spec.frame_shape)], "dueling": dueling}
     if network != expected:
         raise UserError(f"{path} says network {network} but the weights are {expected}: restore it, or remove it")
     return spec, metadata
@@ -165,7 +179,7 @@ def _parse_sidecar(fields: Any) -> tuple[EnvironmentSpec, dict[str, object], dic
     """Spec, network and metadata; raises ValueError, TypeError or KeyError where one is not as it should be."""
     frame_shape, frame_stack, action_names = fields["frame_shape"], fields["frame_stack"], fields["action_names"]
     network, metadata = fields["network"], fields["metadata"]
-    if not isinstance(frame_shape, list) or len(frame_shape) not in _ARCHITECTURES:
+    if not isinstance(frame_shape, list) or len(frame_shape) not in _NETWORK_AXES:
         raise ValueError("frame_shape is no list of one or two numbers")
     if not all(type(size) is int and size > 0 for size in [*frame_shape, frame_stack]):
         raise ValueError("frame_shape and frame_stack must be positive whole numbers")
@@ -197,11 +211,17 @@ def _check_arguments(
         raise UserError(f"{path} stacks {spec.frame_stack} frames, not {frame_stack}: drop the option")
 
 
-def _build(path: Path, spec: EnvironmentSpec, dueling: bool, weights: Mapping[str, Tensor]) -> QNetwork:
+def _build(path: Path, spec: EnvironmentSpec, weights: Mapping[str, Tensor]) -> QNetwork:
     """The network with these weights; on the meta device first, so that absurd shapes allocate nothing."""
     try:
         with torch.device("meta"):
-            network = QNetwork(spec.state_shape, spec.num_actions, dueling=dueling)
+            network = QNetwork(
+                spec.state_shape,
+                spec.num_actions,
+                dueling=_is_dueling(weights),
+                architecture=_architecture(weights),
+                layer_norm=_has_layer_norm(weights),
+            )
     except (ValueError, RuntimeError, TypeError, OverflowError) as error:
         raise UserError(f"{path} has a sidecar for frames that no network fits: restore it, or remove it") from error
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}

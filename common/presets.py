@@ -22,14 +22,27 @@ _TUTORIAL_ACTOR = ActorsConfig(
     envs_per_actor=1,
     precision="float32",
     exploration="schedule",
+    saved_starts=0.0,
     chunk_length=1,
     max_inserts_in_flight=1,
     weights_poll_s=0.0,
 )
-_TUTORIAL_AGENT = AgentConfig(gamma=0.9, n_step=1, double=True, dueling=False, reward_scale=1.0)
+_TUTORIAL_AGENT = AgentConfig(
+    gamma=0.9,
+    n_step=1,
+    watkins=False,
+    double=True,
+    munchausen=0.0,
+    dueling=False,
+    network="nature",
+    layer_norm=False,
+    flag_reward=0.0,
+    reward_scale=1.0,
+)
 _TUTORIAL_LEARNER = LearnerConfig(
     batch_size=32,
     learning_rate=2.5e-4,
+    learning_rate_final=None,
     adam_epsilon=1e-8,
     huber_delta=1.0,
     max_grad_norm=None,
@@ -78,21 +91,25 @@ PRESETS: dict[str, Config] = {
     "peers": Config(
         env=EnvConfig(noop_max=0),
         agent=_TUTORIAL_AGENT,
-        replay=ReplayConfig(capacity=20_000, min_size=1_000),
-        learner=LearnerConfig(batch_size=32, learning_rate=2.5e-4),
+        actors=ActorsConfig(saved_starts=0.0),
+        replay=ReplayConfig(capacity=20_000, min_size=1_000, samples_per_insert=8.0),
+        learner=LearnerConfig(batch_size=32, learning_rate=2.5e-4, learning_rate_final=None),
         eval=EvalConfig(enabled=False),
     ),
     # The article's 3x3 grid: no ROM, and the quickest check of the whole system. One-step targets on a grid without
     # chance have the optimal Q-values as their fixed point, however much is explored: it is reached to two digits.
     "gridworld": Config(
         env=EnvConfig(name="gridworld"),
-        agent=AgentConfig(gamma=0.9, n_step=1, reward_scale=1.0),
+        agent=AgentConfig(
+            gamma=0.9, n_step=1, watkins=False, munchausen=0.0, layer_norm=False, flag_reward=0.0, reward_scale=1.0
+        ),
         actors=ActorsConfig(
             count=2,
             envs_per_actor=4,
             precision="float32",
             epsilon=0.8,
             epsilon_alpha=3.0,
+            saved_starts=0.0,
             chunk_length=16,
             weights_poll_s=0.1,
         ),
@@ -100,13 +117,17 @@ PRESETS: dict[str, Config] = {
         learner=LearnerConfig(
             batch_size=32,
             learning_rate=3e-3,
+            learning_rate_final=None,
+            adam_epsilon=1.5e-4,
+            huber_delta=1.0,
+            max_grad_norm=10.0,
             target_update_period=50,
             broadcast_period=10,
             device="cpu",
             precision="float32",
             threads=1,
         ),
-        eval=EvalConfig(interval_s=1.5, episodes=32, epsilon=0.0, max_steps=20),
+        eval=EvalConfig(interval_s=1.5, episodes=32, max_episodes=32, epsilon=0.0, max_steps=20),
         ray=RayConfig(object_store_mb=100),
         max_updates=1_500,
     ),

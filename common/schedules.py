@@ -25,3 +25,8 @@ def ladder_epsilon(index: int, count: int, epsilon: float, alpha: float) -> floa
 def decayed_epsilon(updates: int, start: float, final: float, decay: float) -> float:
     """One epsilon for all: `start` times `decay` per learner update, never below `final`."""
     return max(final, start * decay**updates)
+
+
+def linear(step: int, *, first: float, last: float, steps: int) -> float:
+    """From `first` at step 0 to `last` at `steps`, in a straight line; `last` from then on."""
+    return first + (last - first) * min(1.0, step / steps)

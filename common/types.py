@@ -165,3 +165,4 @@ class Episode:
     actor: int = 0
     first_update: int = 0  # learner updates behind the weights at its start
     last_update: int = 0  # and at its end
+    saved_start: bool = False  # began within the stage, at a state saved before a death

@@ -46,6 +46,9 @@ def _ranges(config: Config) -> Iterable[tuple[str, float | None, float, float]]:
     yield "--env.step-ms", env.step_ms, 0, 60_000
     yield "--agent.gamma", agent.gamma, 0, 1
     yield "--agent.n-step", agent.n_step, 1, 100
+    yield "--agent.munchausen", agent.munchausen, 0, 1
+    yield "--agent.munchausen-temperature", agent.munchausen_temperature, 1e-6, 1e6
+    yield "--agent.flag-reward", agent.flag_reward, -1e6, 1e6
     yield "--agent.reward-scale", agent.reward_scale, 1e-9, 1e9
     yield "--actors.count", None if actors.count == "auto" else actors.count, 1, 100_000
     yield "--actors.envs-per-actor", actors.envs_per_actor, 1, 1_024
@@ -54,6 +57,7 @@ def _ranges(config: Config) -> Iterable[tuple[str, float | None, float, float]]:
     yield "--actors.epsilon-start", actors.epsilon_start, 0, 1
     yield "--actors.epsilon-final", actors.epsilon_final, 0, 1
     yield "--actors.epsilon-decay", actors.epsilon_decay, 0, 1
+    yield "--actors.saved-starts", None if actors.saved_starts == "auto" else actors.saved_starts, 0, 1
     yield "--actors.chunk-length", actors.chunk_length, 1, 10_000
     yield "--actors.max-inserts-in-flight", actors.max_inserts_in_flight, 1, 1_000
     yield "--actors.weights-poll-s", actors.weights_poll_s, 0, 3_600
@@ -66,6 +70,8 @@ def _ranges(config: Config) -> Iterable[tuple[str, float | None, float, float]]:
     yield "--replay.error-buffer", replay.error_buffer, 0, big
     yield "--learner.batch-size", learner.batch_size, 1, 1_000_000
     yield "--learner.learning-rate", learner.learning_rate, 1e-12, 10
+    yield "--learner.learning-rate-final", learner.learning_rate_final, 0, 10
+    yield "--learner.learning-rate-decay-updates", learner.learning_rate_decay_updates, 1, big
     yield "--learner.adam-epsilon", learner.adam_epsilon, 1e-16, 1
     yield "--learner.huber-delta", learner.huber_delta, 1e-9, 1e9
     yield "--learner.max-grad-norm", learner.max_grad_norm, 1e-9, 1e9
@@ -75,6 +81,7 @@ def _ranges(config: Config) -> Iterable[tuple[str, float | None, float, float]]:
     yield "--learner.prefetch", learner.prefetch, 1, 64
     yield "--eval.interval-s", evaluation.interval_s, 0, big
     yield "--eval.episodes", evaluation.episodes, 1, 100_000
+    yield "--eval.max-episodes", evaluation.max_episodes, 1, 100_000
     yield "--eval.epsilon", evaluation.epsilon, 0, 1
     yield "--eval.noop-max", evaluation.noop_max, 0, 1_000
     yield "--eval.max-steps", evaluation.max_steps, 1, big

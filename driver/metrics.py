@@ -10,6 +10,8 @@ from typing import Any
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
+from actors.evaluation import summarise
+from actors.remote import EvaluationReport
 from common.types import Episode
 from driver.counters import Counters, ShardTotals
 from driver.window import Window
@@ -21,14 +23,16 @@ _BANDS = ((0.01, "eps_below_0.01"), (0.1, "eps_0.01_to_0.1"), (math.inf, "eps_ab
 class Metrics:
     """Writes a run's figures; the horizontal axis is env steps over the run's whole life."""
 
-    def __init__(self, folder: Path, progress: Path) -> None:
+    def __init__(self, folder: Path, progress: Path, evaluations: Path) -> None:
         self._writer = SummaryWriter(str(folder), flush_secs=10)
         self._progress = progress.open("a", encoding="utf-8", buffering=1)
+        self._evaluations = evaluations.open("a", encoding="utf-8", buffering=1)
 
     def close(self) -> None:
         """Flushes everything."""
         self._writer.close()
         self._progress.close()
+        self._evaluations.close()
 
     def text(self, tag: str, text: str, step: int) -> None:
         """A text, such as the settings."""
@@ -51,6 +55,10 @@ class Metrics:
         """One line of `progress.jsonl`."""
         self._progress.write(json.dumps(line) + "\n")
 
+    def evaluations(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Lines of `evaluations.jsonl`."""
+        self._evaluations.writelines(json.dumps(line) + "\n" for line in lines)
+
 
 def window_scalars(window: Window, counters: Counters, totals: ShardTotals) -> dict[str, float]:
     """The design's metrics of one window."""
@@ -58,6 +66,7 @@ def window_scalars(window: Window, counters: Counters, totals: ShardTotals) -> d
         "actor/env_steps_per_s": window.per_second(window.env_steps),
         "actor/wait_fraction": window.actor_wait_fraction,
         **_episode_scalars(window.episodes),
+        **_saved_start_scalars(window.saved_starts),
         "replay/size": totals.size,
         "replay/bytes": totals.bytes,
         "replay/samples_per_insert": counters.samples_per_insert(),
@@ -95,6 +104,22 @@ def progress_line(window: Window, counters: Counters, totals: ShardTotals, actor
     }
 
 
+def evaluation_lines(report: EvaluationReport, counters: Counters, best: bool) -> list[dict[str, Any]]:
+    """What scripts read of an evaluation, a line per stage; see docs/metrics.md."""
+    return [
+        {
+            "time_s": round(counters.time_s, 3),
+            "env_steps": counters.env_steps,
+            "updates": report.updates,
+            "stage": stage,
+            **summarise(episodes),
+            "seconds": round(report.seconds, 3),
+            "best": best,
+        }
+        for stage, episodes in report.episodes.items()
+    ]
+
+
 def evaluation_scalars(by_stage: Mapping[str, Iterable[Episode]]) -> dict[str, float]:
     """`eval/...` per stage."""
     values: dict[str, float] = {}
@@ -124,6 +149,15 @@ def _episode_means(episodes: list[Episode], suffix: str) -> dict[str, float]:
         f"actor/episode_length{suffix}": statistics.fmean(e.length for e in episodes),
         f"actor/x_pos{suffix}": statistics.fmean(e.x_pos for e in episodes),
         f"actor/clear_rate{suffix}": statistics.fmean(e.clear for e in episodes),
+    }
+
+
+def _saved_start_scalars(episodes: list[Episode]) -> dict[str, float]:
+    if not episodes:
+        return {}
+    return {
+        "actor/saved_start/episode_length": statistics.fmean(e.length for e in episodes),
+        "actor/saved_start/clear_rate": statistics.fmean(e.clear for e in episodes),
     }
 
 

@@ -59,6 +59,7 @@ class LaunchOptions:
     preset: str
     run: RunDirectory
     resume: bool
+    arguments: tuple[str, ...] = ()  # of the command line
 
 
 def parse_options(argv: Sequence[str]) -> LaunchOptions:
@@ -85,7 +86,7 @@ def parse_options(argv: Sequence[str]) -> LaunchOptions:
     validate(config)
     run = RunDirectory(own.run_dir or _fresh_path(config))
     run.check_free()
-    return LaunchOptions(config, preset, run, resume=False)
+    return LaunchOptions(config, preset, run, resume=False, arguments=tuple(argv))
 
 
 def load_config(path: Path, base: Config | None = None) -> Config:

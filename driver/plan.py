@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 
 from actors.cores import CoreName, resolve_core
+from actors.saved_starts import resolve_saved_starts
 from common.config import Config
 from common.errors import UserError
 from common.types import EnvironmentSpec
@@ -48,7 +49,8 @@ def make_plan(config: Config, *, cpus: int, gpus: int, private: bool) -> Plan:
         private: whether Ray is the run's own: then its processes may share cores.
 
     Raises:
-        UserError: CUDA was asked for where there is none, or an emulator core that is not installed.
+        UserError: CUDA was asked for where there is none, an emulator core that is not installed, or saved starts
+            on one that cannot save its state.
     """
     wanted = config.learner.device
     if wanted == "cuda" and gpus == 0:
@@ -59,6 +61,7 @@ def make_plan(config: Config, *, cpus: int, gpus: int, private: bool) -> Plan:
     learner_cpus = 1 if on_gpu else min(threads, max(1, cpus - 1))
     actors = _auto_actors(cpus, learner_cpus, private) if config.actors.count == "auto" else config.actors.count
     core = resolve_core(config.env.core) if config.env.name in ("mario", "synthetic") else None
+    resolve_saved_starts(config.actors.saved_starts, config.env)
     return Plan(actors, "cuda" if on_gpu else "cpu", threads, learner_cpus, core)
 
 

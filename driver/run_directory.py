@@ -15,8 +15,9 @@ class RunDirectory:
     """Paths within a run's folder.
 
     config.yaml    the resolved settings; its presence makes a folder a run
-    run.json       preset and versions
+    run.json       preset, version, command and commit
     progress.jsonl one line every few seconds
+    evaluations.jsonl  one line per evaluation and stage
     mario.csv      one row per training episode
     mario.log      what the driver said
     checkpoints/   one folder per checkpoint
@@ -29,6 +30,7 @@ class RunDirectory:
         self.config_path = path / "config.yaml"
         self.metadata_path = path / "run.json"
         self.progress_path = path / "progress.jsonl"
+        self.evaluations_path = path / "evaluations.jsonl"
         self.episodes_path = path / "mario.csv"
         self.log_path = path / "mario.log"
         self.checkpoints = path / "checkpoints"

@@ -107,12 +107,17 @@ class Supervisor:
         for failure in self._calls.poll(timeout_s):
             self._handle(failure)
 
-    def evaluate(self) -> None:
-        """Starts an evaluation of the newest weights; its report goes to the listener."""
+    def evaluate(self, best: float) -> None:
+        """Starts an evaluation of the newest weights; its report goes to the listener.
+
+        Args:
+            best: see `RemoteEvaluator.begin`.
+        """
         if self._evaluator is None or self._evaluating:
             return
         self._evaluating = True
-        self._calls.start("evaluator", self._learner.weights.remote(-1), self._begin_evaluation)
+        begin = functools.partial(self._begin_evaluation, best)
+        self._calls.start("evaluator", self._learner.weights.remote(-1), begin)
 
     def request_state(self, done: Callable[[dict[str, Any]], None]) -> None:
         """Asks the learner for its state, between two of its slices."""
@@ -155,7 +160,7 @@ class Supervisor:
             with contextlib.suppress(RayError):  # the counters stay as they were last heard
                 self.listener.shard(references[reference], ray.get(reference))
 
-    def final_evaluation(self, timeout_s: float, interrupted: Callable[[], bool]) -> None:
+    def final_evaluation(self, best: float, timeout_s: float, interrupted: Callable[[], bool]) -> None:
         """Evaluates the last weights that were broadcast, after `stop`; its report goes to the listener.
 
         Given up, with a line, when it takes too long, when `interrupted` says so or when the evaluator is gone.
@@ -165,7 +170,7 @@ class Supervisor:
         deadline = time.monotonic() + timeout_s
         try:
             _, updates, references = ray.get(self._learner.weights.remote(-1), timeout=timeout_s)
-            ray.get(self._evaluator.begin.remote(references, updates), timeout=timeout_s)
+            ray.get(self._evaluator.begin.remote(references, updates, best), timeout=timeout_s)
             while time.monotonic() < deadline and not interrupted():
                 report = ray.get(self._evaluator.run.remote(_SLICE_S), timeout=timeout_s)
                 if report is not None:
@@ -218,10 +223,10 @@ class Supervisor:
             done = functools.partial(self.listener.shard, index)
             self._calls.start(f"replay shard {index}", shard.stats.remote(), done)
 
-    def _begin_evaluation(self, weights: tuple[int, int, list[Any]]) -> None:
+    def _begin_evaluation(self, best: float, weights: tuple[int, int, list[Any]]) -> None:
         _, updates, references = weights
         self._calls.start(
-            "evaluator", self._evaluator.begin.remote(references, updates), lambda _: self._run_evaluator()
+            "evaluator", self._evaluator.begin.remote(references, updates, best), lambda _: self._run_evaluator()
         )
 
     def _run_evaluator(self) -> None:

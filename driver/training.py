@@ -4,7 +4,6 @@ import contextlib
 import logging
 import time
 from contextlib import AbstractContextManager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,10 @@ from driver.display import Display, Status, clock
 from driver.episode_log import EpisodeLog
 from driver.evaluations import BestPolicy, Score, describe, describe_briefly, protocol_options
 from driver.limits import Limits
-from driver.metrics import Metrics, evaluation_scalars, progress_line, window_scalars
+from driver.metrics import Metrics, evaluation_lines, evaluation_scalars, progress_line, window_scalars
 from driver.options import LaunchOptions, dump_config
 from driver.plan import Plan, machine_cores, make_plan, memory_for_replay, transition_bytes
+from driver.provenance import describe_origin
 from driver.ray_session import Session, ray_session
 from driver.roles import Roles
 from driver.run_directory import RunDirectory
@@ -95,7 +95,7 @@ def _train(
         if options.resume:
             counters.sessions += 1
         else:
-            run.create(dump_config(config), {"preset": options.preset, "version": version("apex-mario")})
+            run.create(dump_config(config), describe_origin(options.preset, options.arguments))
         with run.lock():
             _log_to(run.log_path)
             training = Training(options, plan, counters, limits, best, display)
@@ -166,7 +166,7 @@ class Training:
         self._last_checkpoint = (self._started, counters.updates)
         self._checkpoint_requested = False
         self._checkpoint_failing = False
-        self._metrics = Metrics(self._run_dir.path, self._run_dir.progress_path)
+        self._metrics = Metrics(self._run_dir.path, self._run_dir.progress_path, self._run_dir.evaluations_path)
         self._episode_log = EpisodeLog(self._run_dir.episodes_path, episodes=counters.episodes, warn=self._event)
 
     def introduce(self, session: Session, data: CheckpointData | None) -> None:
@@ -230,7 +230,7 @@ class Training:
                 self._redraw()
             if now >= self._next_evaluation and not self._supervisor.evaluating:
                 self._next_evaluation = now + self._config.eval.interval_s
-                self._supervisor.evaluate()
+                self._supervisor.evaluate(self._best.clear_rate)
             self._checkpoint_if_due(now)
 
     def _close(self) -> None:
@@ -263,7 +263,9 @@ class Training:
         saved = self._checkpoint_now(state)
         if signals.received is None:
             best = self._best.score
-            self._supervisor.final_evaluation(_FINAL_EVALUATION_S, lambda: signals.received is not None)
+            self._supervisor.final_evaluation(
+                self._best.clear_rate, _FINAL_EVALUATION_S, lambda: signals.received is not None
+            )
             if self._best.score != best:
                 saved = self._checkpoint_now(state)
         counters = self._counters
@@ -338,6 +340,7 @@ class Training:
         best = self._best.consider(report, self._counters)
         self._metrics.scalars(evaluation_scalars(report.episodes), step)
         self._metrics.scalars({"eval/seconds": report.seconds}, step)
+        self._metrics.evaluations(evaluation_lines(report, self._counters, best))
         if report.gif is not None:
             self._metrics.animation("eval/episode", report.gif, report.gif_shape, step)
         self._status.evaluation = describe_briefly(report)

@@ -21,7 +21,8 @@ class Window:
     lost_priority_updates: int = 0  # since the run's processes were started
     actor_seconds: float = 0.0
     actor_waited_s: float = 0.0
-    episodes: list[Episode] = field(default_factory=list)
+    episodes: list[Episode] = field(default_factory=list)  # from a stage's start
+    saved_starts: list[Episode] = field(default_factory=list)
     _learner_sums: dict[str, float] = field(default_factory=dict)
 
     def take_actor(self, report: ActorReport) -> None:
@@ -30,6 +31,7 @@ class Window:
         self.actor_seconds += report.seconds
         self.actor_waited_s += report.waited_s
         self.episodes.extend(report.episodes)
+        self.saved_starts.extend(report.saved_starts)
 
     def take_learner(self, report: LearnerReport) -> None:
         """Adds a slice of the learner."""

@@ -16,7 +16,8 @@ class GraphedStep:
 
     def __init__(self, step: UpdateStep) -> None:
         self._step = step
-        self._stream = torch.cuda.Stream()
+        self._device = next(step.online.parameters()).device
+        self._stream = torch.cuda.Stream(self._device)
         self._runs = 0
         self._inputs: UpdateInputs | None = None  # the memory that the graph reads
         self._captured: tuple[torch.cuda.CUDAGraph, Tensor] | None = None
@@ -40,7 +41,7 @@ class GraphedStep:
 
     def _warm_up(self, inputs: UpdateInputs) -> Tensor:
         """On a stream of its own, as capturing asks for."""
-        current = torch.cuda.current_stream()
+        current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             output = self._step.run(inputs)

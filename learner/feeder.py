@@ -114,9 +114,9 @@ class BatchFeeder:
             raise self._error
 
     def _run(self) -> None:
-        torch.set_num_threads(
-            1
-        )  # for this thread and those that are new to PyTorch; the cores are the training thread's
+        # For this thread and those that are new to PyTorch; the cores are the training thread's.
+        torch.set_num_threads(1)
+        torch.set_flush_denormal(True)
         try:
             while not self._closed:
                 self._send_priorities()

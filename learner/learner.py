@@ -2,19 +2,21 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.networks import build_network, flatten, to_inputs, to_tensor
+from common.networks import Architecture, build_network, flatten, to_inputs, to_tensor
 from common.precision import Precision, uses_bfloat16
+from common.schedules import linear
 from common.types import Batch, EnvironmentSpec
 from learner.cuda_graph import GraphedStep
 from learner.device import resolve_device
-from learner.update import SCALARS, UpdateInputs, UpdateStep
+from learner.update import SCALARS, TargetValues, UpdateInputs, UpdateStep
 
 
 class UpdateResult(NamedTuple):
@@ -31,6 +33,7 @@ class PreparedBatch(NamedTuple):
 
     inputs: UpdateInputs
     ready: torch.cuda.Event | None  # when it has arrived; None on a CPU
+    target_values: TargetValues | None  # if they were computed ahead
 
 
 class StartedUpdate:
@@ -49,10 +52,6 @@ class StartedUpdate:
         return UpdateResult(packed[:-SCALARS], *packed[-SCALARS:].tolist())
 
 
-class _Runner(Protocol):
-    def run(self, inputs: UpdateInputs) -> Tensor: ...
-
-
 class Learner:
     """Double or plain DQN with n-step targets, importance weights, Adam and a hard-synchronised target network.
 
@@ -62,7 +61,7 @@ class Learner:
         spec: the environment's frames and actions.
         double: double DQN targets; else plain DQN.
         dueling: the network's option.
-        learning_rate: Adam's step size.
+        learning_rate: Adam's step size; at the first update, if it decays.
         adam_epsilon: Adam's denominator offset.
         huber_delta: absolute TD error at which the loss turns linear.
         max_grad_norm: global gradient norm above which gradients are scaled down; None: no clipping.
@@ -70,6 +69,12 @@ class Learner:
         device: "auto", "cpu", "cuda" or "cuda:0".
         precision: arithmetic of all layers but the last; parameters, loss and Adam are always float32.
         seed: of the network's initialisation.
+        architecture: the network's option.
+        layer_norm: the network's option.
+        munchausen: alpha of Munchausen targets, which take the place of (double) DQN's; 0: none.
+        munchausen_temperature: their policy's.
+        learning_rate_final: step size that it decays to linearly; None: it stays.
+        learning_rate_decay_updates: updates until then.
 
     Raises:
         UserError: the device is not on this machine.
@@ -89,22 +94,32 @@ class Learner:
         device: str,
         precision: Precision,
         seed: int,
+        architecture: Architecture = "nature",
+        layer_norm: bool = False,
+        munchausen: float = 0.0,
+        munchausen_temperature: float = 0.03,
+        learning_rate_final: float | None = None,
+        learning_rate_decay_updates: int = 1,
     ) -> None:
         self.device = resolve_device(device)
         self.bfloat16 = uses_bfloat16(precision, self.device)
         self.updates = 0
         self._on_gpu = self.device.type == "cuda"
         self._target_update_period = target_update_period
+        last = learning_rate if learning_rate_final is None else learning_rate_final
+        self._learning_rate = partial(linear, first=learning_rate, last=last, steps=learning_rate_decay_updates)
         self._step = UpdateStep(
-            build_network(spec, dueling, seed).to(self.device),
+            build_network(spec, dueling, seed, architecture, layer_norm).to(self.device),
             double=double,
+            munchausen=munchausen,
+            munchausen_temperature=munchausen_temperature,
             learning_rate=learning_rate,
             adam_epsilon=adam_epsilon,
             huber_delta=huber_delta,
             max_grad_norm=float("inf") if max_grad_norm is None else max_grad_norm,
             dtype=torch.bfloat16 if self.bfloat16 else torch.float32,
         )
-        self._runner = self._make_runner()
+        self._graphed = self._make_graph()
         self._copies = torch.cuda.Stream(self.device) if self._on_gpu else None
 
     @property
@@ -120,22 +135,30 @@ class Learner:
         """
         return self.finish(self.start(self.prepare(batch)))
 
-    def prepare(self, batch: Batch) -> PreparedBatch:
+    def prepare(self, batch: Batch, *, with_target: bool = True) -> PreparedBatch:
         """Brings a batch to the device, as the networks take it; this may run in another thread than the updates.
 
         On a GPU it goes through pinned memory and a stream of its own, beside the update that runs there.
+
+        Args:
+            batch: from the replay.
+            with_target: on a CPU, whether to compute the target network's values as well; the update takes them if
+                that network is still the same, and gives the same result either way.
         """
         with torch.cuda.stream(self._copies):  # of no effect on a CPU, where it is None
             frames = to_tensor(batch.frames, self.device)
             s_tm1, s_t = (self._stack(frames, rows) for rows in (batch.s_tm1, batch.s_t))
             rest = (batch.a_tm1, batch.r_t, batch.discount_t, batch.weight)
             inputs = UpdateInputs(s_tm1, s_t, *(to_tensor(array, self.device) for array in rest))
-            return PreparedBatch(inputs, None if self._copies is None else self._copies.record_event())
+            if self._copies is not None:
+                return PreparedBatch(inputs, self._copies.record_event(), None)
+            return PreparedBatch(inputs, None, self._step.target_values(inputs) if with_target else None)
 
     def start(self, batch: PreparedBatch) -> StartedUpdate:
         """Begins an update, which `finish` must be called for, in the same order."""
         self._receive(batch)
-        packed = self._runner.run(batch.inputs)
+        self._step.set_learning_rate(self._learning_rate(self.updates))
+        packed = self._graphed.run(batch.inputs) if self._graphed else self._step.run(batch.inputs, batch.target_values)
         self.updates += 1
         if self.updates % self._target_update_period == 0:
             self._step.copy_target()
@@ -186,7 +209,7 @@ class Learner:
             RuntimeError: the state belongs to another network.
         """
         self._step.load(state)
-        self._runner = self._make_runner()  # a captured graph would go on with Adam's old state
+        self._graphed = self._make_graph()  # a captured graph would go on with Adam's old state
         self.updates = state["updates"]
 
     def _stack(self, frames: Tensor, rows: NDArray[np.int32]) -> Tensor:
@@ -194,8 +217,8 @@ class Learner:
         states = frames.index_select(0, to_tensor(rows, self.device).flatten())
         return to_inputs(states.view(*rows.shape, *frames.shape[1:]), self._step.dtype)
 
-    def _make_runner(self) -> _Runner:
-        return GraphedStep(self._step) if self._on_gpu else self._step
+    def _make_graph(self) -> GraphedStep | None:
+        return GraphedStep(self._step) if self._on_gpu else None
 
     def _receive(self, batch: PreparedBatch) -> None:
         """Makes the updates' stream wait for a batch, and the allocator keep it for as long as that stream needs it."""

@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ class LearnerReport(NamedTuple):
     total_updates: int
     samples: int  # in this slice
     seconds: float
-    waited_s: float  # that the training thread had no batch
+    waited_s: float  # that the training thread had no batch, or could not hand priorities over
     version: int
     losses: NDArray[np.float32]  # [updates], one per update, oldest first
     loss: float
@@ -67,9 +68,12 @@ class RemoteLearner:
         self._learner = build_learner(spec=spec, agent=agent, learner=learner, seed=seed, device=device)
         if state is not None:
             self._learner.load_state_dict(state)
-        self._feeder = BatchFeeder(reader, self._learner.prepare, min(MOST_READY_BATCHES, learner.prefetch - 1))
+        # With one training thread the feeder's has time for the target network; with more it would hold them up.
+        prepare = partial(self._learner.prepare, with_target=threads == 1)
+        self._feeder = BatchFeeder(reader, prepare, min(MOST_READY_BATCHES, learner.prefetch - 1))
         self._broadcast_period = learner.broadcast_period
         self._version = version
+        self._waited_s = 0.0  # in the slice that runs
         self._published: tuple[int, int, list[Any]] = (-1, 0, [])
         self._publish()
 
@@ -81,13 +85,13 @@ class RemoteLearner:
         # Adam's averages of gradients that stay zero become denormal numbers, which slow processors down.
         torch.set_flush_denormal(True)
         start = time.monotonic()
-        updates, samples, waited_s = 0, 0, 0.0
+        updates, samples, self._waited_s = 0, 0, 0.0
         figures: list[NDArray[np.float64]] = []
         started: deque[_Started] = deque()
         while time.monotonic() - start < seconds and (max_updates is None or updates < max_updates):
             before = time.monotonic()
             fed = self._feeder.next_batch(_BATCH_POLL_S)
-            waited_s += time.monotonic() - before
+            self._waited_s += time.monotonic() - before
             if fed is None:
                 continue
             started.append(self._start(fed))
@@ -103,7 +107,7 @@ class RemoteLearner:
             total_updates=self._learner.updates,
             samples=samples,
             seconds=time.monotonic() - start,
-            waited_s=waited_s,
+            waited_s=self._waited_s,
             version=self._version,
             losses=table[:, 0].astype(np.float32),
             loss=loss,
@@ -138,7 +142,9 @@ class RemoteLearner:
     def _finish(self, started: _Started) -> NDArray[np.float64]:
         result = self._learner.finish(started.update)
         absolute = np.abs(result.td_error)
+        before = time.monotonic()
         self._feeder.update_priorities(started.batch, absolute)
+        self._waited_s += time.monotonic() - before
         return np.array([result.loss, absolute.mean(), result.q_mean, result.grad_norm, started.policy_lag])
 
     def _publish(self) -> None:

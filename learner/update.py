@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from common.networks import QNetwork
-from learner.loss import double_dqn_target, dqn_target, huber, take_actions
+from learner.loss import double_dqn_target, dqn_target, huber, munchausen_target, take_actions
 
 SCALARS = 3
 
@@ -24,6 +24,14 @@ class UpdateInputs(NamedTuple):
     weight: Tensor  # float32 [B], importance weights
 
 
+class TargetValues(NamedTuple):
+    """What the target network says of a batch."""
+
+    q_tm1: Tensor | None  # float32 [B, A]; only for Munchausen targets
+    q_t: Tensor  # float32 [B, A]
+    version: int  # of the target network
+
+
 class UpdateStep:
     """Online and target network, Adam, and what one update does to them.
 
@@ -33,6 +41,8 @@ class UpdateStep:
     Args:
         online: the network that learns, on its device; it is changed in place.
         double: double DQN targets; else plain DQN.
+        munchausen: alpha of Munchausen targets, which take the place of the others; 0: none.
+        munchausen_temperature: their policy's.
         learning_rate: Adam's step size.
         adam_epsilon: Adam's denominator offset.
         huber_delta: absolute TD error at which the loss turns linear.
@@ -45,6 +55,8 @@ class UpdateStep:
         online: QNetwork,
         *,
         double: bool,
+        munchausen: float,
+        munchausen_temperature: float,
         learning_rate: float,
         adam_epsilon: float,
         huber_delta: float,
@@ -57,24 +69,38 @@ class UpdateStep:
         self._parameters = list(online.parameters())
         self._on_gpu = self._parameters[0].is_cuda
         self.optimizer = torch.optim.Adam(
-            online.parameters(), learning_rate, eps=adam_epsilon, fused=True, capturable=self._on_gpu
+            online.parameters(), self._rate(learning_rate), eps=adam_epsilon, fused=True, capturable=self._on_gpu
         )
         self._double = double
+        self._munchausen = munchausen
+        self._temperature = munchausen_temperature
         self._huber_delta = huber_delta
         self._max_grad_norm = max_grad_norm
-        self._target_weights = self.target.cast(dtype)
+        # Its version and what it computes with: one value, because another thread may read it meanwhile.
+        self._target_cast = (0, _detached(self.target.cast(dtype)))
         # 1 once a loss or a gradient was not finite. Adam looks at it on the device, and then changes nothing.
         self._failed = torch.zeros((), device=self._parameters[0].device)
         self.optimizer.found_inf = self._failed  # type: ignore[attr-defined]
 
-    def run(self, inputs: UpdateInputs) -> Tensor:
+    @torch.no_grad()
+    def target_values(self, inputs: UpdateInputs) -> TargetValues:
+        """The target network's share of an update; on a CPU, for any thread at any time."""
+        version, weights = self._target_cast
+        q_tm1 = self.target.values(inputs.s_tm1, weights) if self._munchausen else None
+        return TargetValues(q_tm1, self.target.values(inputs.s_t, weights), version)
+
+    def run(self, inputs: UpdateInputs, target_values: TargetValues | None = None) -> Tensor:
         """One step of gradient descent; after a loss or gradient that is not finite, none until `forgive`.
+
+        Args:
+            inputs: the batch.
+            target_values: of these inputs; computed here where they are missing or of an earlier target network.
 
         Returns:
             float32 [B + SCALARS]: TD errors, loss, mean Q-value of the actions taken, gradient norm before clipping.
         """
         weights = self.online.cast(self.dtype)
-        target = self._bootstrap_target(inputs, weights)
+        target = self._bootstrap_target(inputs, weights, target_values)
         q_tm1 = take_actions(self.online.values(inputs.s_tm1, weights), inputs.a_tm1)
         td_error = target - q_tm1
         loss = (inputs.weight * huber(td_error, self._huber_delta)).mean()
@@ -86,6 +112,14 @@ class UpdateStep:
         self.optimizer.grad_scale = (grad_norm / self._max_grad_norm).clamp(min=1)  # type: ignore[attr-defined]
         self.optimizer.step()
         return torch.cat([td_error.detach(), torch.stack([loss.detach(), q_tm1.detach().mean(), grad_norm])])
+
+    def set_learning_rate(self, value: float) -> None:
+        """Adam's step size from now on."""
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(value)
+            else:
+                group["lr"] = value
 
     def forgive(self) -> None:
         """Lets updates change the weights again."""
@@ -107,19 +141,49 @@ class UpdateStep:
         # Adam keeps the tensors that it is given and changes them in place.
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         for group in self.optimizer.param_groups:
-            group["capturable"] = self._on_gpu  # the state may come from another device
+            # The state may come from another device.
+            group["capturable"] = self._on_gpu
+            group["lr"] = self._rate(float(group["lr"]))
         self._cast_target()
 
+    def _rate(self, value: float) -> float | Tensor:
+        """A step size as Adam wants it; on a GPU a captured graph reads it from memory."""
+        return torch.tensor(value, device=self._parameters[0].device) if self._on_gpu else value
+
     def _cast_target(self) -> None:
-        """In place, because a captured graph reads this memory."""
-        for weight, changed in zip(self._target_weights.values(), self.target.cast(self.dtype).values(), strict=True):
-            weight.copy_(changed)
+        version, weights = self._target_cast
+        cast = _detached(self.target.cast(self.dtype))
+        if self._on_gpu:  # in place, because a captured graph reads this memory
+            for weight, changed in zip(weights.values(), cast.values(), strict=True):
+                weight.copy_(changed)
+        else:
+            weights = cast
+        self._target_cast = (version + 1, weights)
 
     @torch.no_grad()
-    def _bootstrap_target(self, inputs: UpdateInputs, weights: dict[str, Tensor]) -> Tensor:
+    def _bootstrap_target(
+        self, inputs: UpdateInputs, weights: dict[str, Tensor], target_values: TargetValues | None
+    ) -> Tensor:
         """[B]"""
-        q_t_target = self.target.values(inputs.s_t, self._target_weights)
+        if target_values is None or target_values.version != self._target_cast[0]:
+            target_values = self.target_values(inputs)
+        q_t_target = target_values.q_t
+        if target_values.q_tm1 is not None:
+            return munchausen_target(
+                inputs.r_t,
+                inputs.discount_t,
+                inputs.a_tm1,
+                target_values.q_tm1,
+                q_t_target,
+                alpha=self._munchausen,
+                temperature=self._temperature,
+            )
         if not self._double:
             return dqn_target(inputs.r_t, inputs.discount_t, q_t_target)
         q_t_online = self.online.values(inputs.s_t, weights)
         return double_dqn_target(inputs.r_t, inputs.discount_t, q_t_online, q_t_target)
+
+
+def _detached(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies, where casting has only passed the parameters on."""
+    return {name: weight.detach().clone() for name, weight in weights.items()}

@@ -39,10 +39,11 @@ def _actor(
     index: int = 0,
     incarnation: int = 0,
     max_steps: int = 30,
+    flag_reward: float = 0.0,
 ) -> Actor:
     return build_actor(
         env=EnvConfig(name="gridworld", max_steps=max_steps),
-        agent=AgentConfig(gamma=0.9, n_step=3, reward_scale=1.0),
+        agent=AgentConfig(gamma=0.9, n_step=3, watkins=False, flag_reward=flag_reward, reward_scale=1.0),
         actors=actors,
         index=index,
         count=2,
@@ -160,3 +161,18 @@ def test_the_schedule_decays_with_the_learners_updates() -> None:
 
 def _spec() -> EnvironmentSpec:
     return environment_spec(name="gridworld")
+
+
+def test_a_reward_for_the_flag_is_learned_from_but_not_logged() -> None:
+    played = []
+    for flag_reward in (0.0, 7.0):
+        writer = _Writer()
+        settings = ActorsConfig(envs_per_actor=2, chunk_length=50, epsilon=1.0)
+        actor = _actor(writer, _Weights(), actors=settings, flag_reward=flag_reward)
+        episodes = [episode for _ in range(100) for episode in actor.step()]
+        ends = [float(chunk.r_t[-1]) for chunk in writer.chunks if chunk.discount_t[-1] == 0]
+        played.append((episodes, ends))
+    (plain, plain_ends), (rewarded, rewarded_ends) = played
+    assert rewarded == plain
+    assert any(episode.clear for episode in plain)
+    assert rewarded_ends == [end + 7.0 for end in plain_ends]

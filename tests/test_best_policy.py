@@ -59,3 +59,12 @@ def test_a_resumed_run_keeps_its_best(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("clears", "text"), [([True] * 10, "72-100 %"), ([False] * 10, "0-28 %")])
 def test_the_description_gives_wilsons_interval(clears: list[bool], text: str) -> None:
     assert text in describe(_report(clears, 1_234, seed=1))
+
+
+def test_many_episodes_beat_a_few_that_all_were_clears(tmp_path: Path) -> None:
+    best = _best(tmp_path)
+    assert best.consider(_report([True] * 16, 3_161, seed=1), Counters())
+    assert best.clear_rate == pytest.approx(0.806, abs=1e-3)
+    assert best.consider(_report([True] * 90 + [False] * 6, 3_000, seed=2), Counters())
+    assert best.clear_rate == pytest.approx(0.870, abs=1e-3)
+    assert not best.consider(_report([True] * 16, 3_161, seed=3), Counters())

@@ -31,7 +31,7 @@ def _builder(n_step: int = 3, chunk_length: int = 4, reward_scale: float = 1.0) 
 def _play(builder: ChunkBuilder, length: int, ending: Ending, final_value: float = 0.0) -> list[Chunk]:
     """An episode: state t has frame t + 1, value 10 + t; step t has action t, reward t, Q-value 100 + t."""
     chunks = []
-    builder.begin(_frame(0))
+    builder.begin(_frame(0)[None])
     for t in range(length):
         chunk = builder.bootstrap(_value(t))
         chunks += [] if chunk is None else [chunk]
@@ -80,7 +80,7 @@ def test_overlap_is_limited_to_the_context_and_the_window() -> None:
 def test_chunks_hold_the_frames_of_their_time_though_the_environment_uses_the_memory_again() -> None:
     builder = _builder(n_step=1, chunk_length=100)
     frame = _frame(0)
-    builder.begin(frame)
+    builder.begin(frame[None])
     for t in range(6):
         builder.bootstrap(0.0)
         frame[:] = _frame(t + 1)
@@ -132,8 +132,48 @@ def test_no_chunk_exceeds_the_length_that_the_rate_limiter_is_told() -> None:
 
 def test_an_episode_cannot_begin_before_the_last_one_was_closed() -> None:
     builder = _builder()
-    builder.begin(_frame(0))
+    builder.begin(_frame(0)[None])
     builder.bootstrap(0.0)
     builder.add(action=0, q_tm1=0.0, weight_version=0, reward=0.0, frame=_frame(1), ending="terminated")
     with pytest.raises(RuntimeError, match="before"):
-        builder.begin(_frame(0))
+        builder.begin(_frame(0)[None])
+
+
+def _explore_at(step: int, watkins: bool) -> list[Chunk]:
+    """As `_play`, 8 steps of which one is exploratory."""
+    builder = ChunkBuilder(
+        n_step=3, gamma=GAMMA, reward_scale=1.0, frame_stack=STACK, chunk_length=4, actor=7, watkins=watkins
+    )
+    chunks = []
+    builder.begin(_frame(0)[None])
+    for t in range(8):
+        chunk = builder.bootstrap(_value(t))
+        chunks += [] if chunk is None else [chunk]
+        builder.add(
+            action=t,
+            q_tm1=100.0 + t,
+            weight_version=0,
+            reward=float(t),
+            frame=_frame(t + 1),
+            ending="terminated" if t == 7 else None,
+            explores=t == step,
+        )
+    return [*chunks, builder.end(0.0)]
+
+
+def test_windows_end_before_an_exploratory_action_and_bootstrap_from_its_state() -> None:
+    chunks = _explore_at(3, watkins=True)
+    assert np.concatenate([chunk.a_tm1 for chunk in chunks]).tolist() == list(range(8))
+    assert np.concatenate([chunk.steps for chunk in chunks]).tolist() == [3, 2, 1, 3, 3, 3, 2, 1]
+    returns, discounts, priorities = (
+        np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in ("r_t", "discount_t", "priority")
+    )
+    assert returns[1] == pytest.approx(1 + GAMMA * 2)
+    assert discounts[1:3] == pytest.approx([GAMMA**2, GAMMA])
+    assert priorities[1] == pytest.approx(abs(1 + GAMMA * 2 + GAMMA**2 * _value(3) - 101))
+    assert all(_frames(chunk) for chunk in chunks)
+
+
+def test_without_watkins_exploratory_actions_change_nothing() -> None:
+    steps = np.concatenate([chunk.steps for chunk in _explore_at(3, watkins=False)])
+    assert steps.tolist() == [3, 3, 3, 3, 3, 3, 2, 1]

@@ -174,6 +174,7 @@ def test_episodes_know_the_learners_updates_from_their_start_to_their_end() -> N
     run = SerialRun(
         Config(
             env=EnvConfig(name="gridworld", max_steps=9),
+            agent=AgentConfig(watkins=False),
             actors=ActorsConfig(envs_per_actor=1, chunk_length=1, epsilon=1.0),
             replay=ReplayConfig(shards=1, capacity=1000, min_size=40, samples_per_insert=8),
             learner=LearnerConfig(batch_size=8, broadcast_period=1),
@@ -241,7 +242,8 @@ def test_a_run_writes_a_row_per_episode_and_its_continuation_goes_on(tmp_path: P
     assert (status, err) == (0, "")
     last, first_session = progress(run)[-1], read(run)
     assert [int(row["Episode"]) for row in first_session] == list(range(1, last["episodes"] + 1))
-    assert 0 < last["env_steps"] - sum(int(row["Length"]) for row in first_session) <= 4 * 20
+    # At most what the unfinished episodes of the four environments have taken; nothing if all ended with the run.
+    assert 0 <= last["env_steps"] - sum(int(row["Length"]) for row in first_session) <= 4 * 20
     assert first_session[0]["Loss"] == ""
     trained = [float(row["Loss"]) for row in first_session if row["Loss"]]
     assert trained

@@ -1,5 +1,6 @@
 """Evaluation: exact repetition, independence of the work's division, and its figures."""
 
+import itertools
 from pathlib import Path
 
 import av
@@ -8,12 +9,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from actors.environment import make_environment
-from actors.evaluation import Evaluation, PolicyFn, summarise
+from actors.environment import environment_spec, make_environment
+from actors.evaluation import Evaluation, PolicyFn, may_be_best, summarise
 from actors.gridworld import MOVES, SIZE
+from actors.remote import RemoteEvaluator
 from actors.video import check_video_path, encode_gif, save_video
+from common.config import AgentConfig, EnvConfig, EvalConfig
 from common.errors import UserError
-from common.networks import build_network, q_values
+from common.networks import build_network, flatten, q_values
 from common.seeding import role_seed
 from common.statistics import wilson_interval
 from common.types import Episode
@@ -215,3 +218,59 @@ def test_a_video_that_could_not_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b.mp4").mkdir()
     with pytest.raises(UserError, match="is a folder"):
         check_video_path(tmp_path / "b.mp4")
+
+
+def test_an_extended_evaluation_is_the_longer_one() -> None:
+    def evaluation(episodes: int) -> Evaluation:
+        envs = [make_environment(name="gridworld") for _ in range(3)]
+        return Evaluation(envs, leftwards, stages=["grid"], episodes=episodes, epsilon=0.3, seed=SEED)
+
+    extended = evaluation(7)
+    extended.run()
+    extended.extend(6)
+    assert not extended.done
+    assert extended.run() == evaluation(13).run()
+
+
+@pytest.mark.parametrize(
+    ("clears", "episodes", "best", "goes_on"),
+    [
+        (0, 16, 0.0, False),
+        (7, 16, 0.0, False),
+        (8, 16, 0.0, True),
+        (16, 16, 0.9, True),
+        (12, 16, 0.95, False),  # Wilson's interval ends at 0.90
+        (30, 32, 0.95, True),  # and here at 0.983
+    ],
+)
+def test_a_policy_is_played_on_for_as_long_as_it_may_be_the_best(
+    clears: int, episodes: int, best: float, goes_on: bool
+) -> None:
+    assert may_be_best(clears, episodes, best) == goes_on
+
+
+@pytest.mark.parametrize(("best", "expected"), [(0.0, 25), (1.0, 10)])
+def test_a_runs_evaluator_plays_on_up_to_its_limit_where_the_policy_may_be_the_best(best: float, expected: int) -> None:
+    settings = EvalConfig(episodes=10, max_episodes=25, epsilon=1.0, video=False)
+    agent = AgentConfig()
+    evaluator = RemoteEvaluator(env=EnvConfig(name="gridworld"), agent=agent, evaluation=settings, seed=0)
+    spec = environment_spec(name="gridworld")
+    evaluator.begin_with(flatten(build_network(spec, agent.dueling, 0)), 5, best)
+    report = None
+    while report is None:
+        report = evaluator.run(0.05)
+    assert len(report.episodes["grid"]) == expected
+    assert report.updates == 5
+
+
+def test_an_evaluation_goes_on_also_where_a_slice_ends_with_an_episode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slice of one step each: every episode ends with its slice."""
+    settings = EvalConfig(episodes=3, max_episodes=9, epsilon=1.0, video=False)
+    evaluator = RemoteEvaluator(env=EnvConfig(name="gridworld"), agent=AgentConfig(), evaluation=settings, seed=0)
+    evaluator.begin_with(flatten(build_network(environment_spec(name="gridworld"), False, 0)), 5, 0.0)
+    ticks = itertools.count()
+    monkeypatch.setattr("actors.remote.time.monotonic", lambda: float(next(ticks)))
+    report = None
+    while report is None:
+        report = evaluator.run(1.5)
+    assert len(report.episodes["grid"]) == 9

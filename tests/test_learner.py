@@ -12,6 +12,7 @@ from common.precision import uses_bfloat16
 from common.types import Batch, EnvironmentSpec
 from learner.device import resolve_device
 from learner.learner import Learner
+from learner.loss import munchausen_target, take_actions
 from tests.random_batches import MARIO_SPEC, VECTOR_SPEC, random_batch
 
 
@@ -81,6 +82,34 @@ def test_target_network_is_copied_every_period_and_only_then() -> None:
         target = flatten(network_of(learner.state_dict()["target"]))
         assert np.array_equal(target, learner.weights()) == (update % 3 == 0)
         assert np.array_equal(target, first) == (update < 3)
+
+
+@pytest.mark.parametrize("munchausen", [0.0, 0.9])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_batch_prepared_before_a_target_copy_trains_as_one_prepared_after_it(
+    precision: str, munchausen: float
+) -> None:
+    def after_three_updates(ahead: bool) -> dict[str, Any]:
+        learner = make_learner(target_update_period=2, precision=precision, munchausen=munchausen, learning_rate=0.05)
+        batches = [random_batch(VECTOR_SPEC, seed=seed) for seed in range(3)]
+        prepared = [learner.prepare(batch) for batch in batches] if ahead else []
+        for index, batch in enumerate(batches):
+            learner.finish(learner.start(prepared[index] if ahead else learner.prepare(batch, with_target=False)))
+        return learner.state_dict()
+
+    ahead, in_turn = after_three_updates(True), after_three_updates(False)
+    for name, weight in ahead["online"].items():
+        torch.testing.assert_close(weight, in_turn["online"][name], rtol=0, atol=0)
+
+
+def test_a_batch_prepared_before_another_state_is_loaded_trains_with_that_state() -> None:
+    other = make_learner(target_update_period=1, learning_rate=0.05)
+    train(other, 3)
+    batch = random_batch(VECTOR_SPEC, seed=9)
+    learner = make_learner()
+    prepared = learner.prepare(batch)
+    learner.load_state_dict(other.state_dict())
+    np.testing.assert_array_equal(learner.finish(learner.start(prepared)).td_error, other.update(batch).td_error)
 
 
 def test_gradients_are_scaled_down_to_the_largest_norm() -> None:
@@ -251,3 +280,48 @@ def test_cuda_agrees_with_the_cpu(precision: str) -> None:
     restored = make_learner(MARIO_SPEC, device="cuda", precision=precision)
     restored.load_state_dict(on_cuda.state_dict())
     np.testing.assert_array_equal(restored.weights(), on_cuda.weights())
+
+
+def learning_rate(learner: Learner) -> float:
+    return float(learner.state_dict()["optimizer"]["param_groups"][0]["lr"])
+
+
+def test_the_step_size_decays_in_a_straight_line_and_goes_on_from_a_checkpoint() -> None:
+    decay: dict[str, Any] = {"learning_rate_final": 2e-4, "learning_rate_decay_updates": 8}
+    learner = make_learner(**decay)
+    train(learner, 5)
+    assert learning_rate(learner) == pytest.approx(1e-3 - 4 / 8 * 8e-4)  # of the last update, the fifth
+    restored = make_learner(**decay)
+    restored.load_state_dict(learner.state_dict())
+    train(restored, 1)
+    assert learning_rate(restored) == pytest.approx(1e-3 - 5 / 8 * 8e-4)
+    train(restored, 10)
+    assert learning_rate(restored) == pytest.approx(2e-4)
+
+
+def test_the_step_size_stays_without_a_final_one() -> None:
+    learner = make_learner()
+    train(learner, 3)
+    assert learning_rate(learner) == 1e-3
+
+
+def test_munchausen_targets_take_the_target_networks_values_of_both_states() -> None:
+    learner = make_learner(munchausen=0.9, munchausen_temperature=0.1, learning_rate=0.05)
+    train(learner, 20)  # so that online and target network differ
+    state, batch = learner.state_dict(), random_batch(VECTOR_SPEC, seed=99, size=64)
+    q = {
+        (name, when): torch.tensor(q_values(network_of(state[name]), batch.stack(rows)))
+        for name in ("online", "target")
+        for when, rows in (("tm1", batch.s_tm1), ("t", batch.s_t))
+    }
+    target = munchausen_target(
+        torch.tensor(batch.r_t),
+        torch.tensor(batch.discount_t),
+        torch.tensor(batch.a_tm1),
+        q["target", "tm1"],
+        q["target", "t"],
+        alpha=0.9,
+        temperature=0.1,
+    )
+    expected = target - take_actions(q["online", "tm1"], torch.tensor(batch.a_tm1))
+    np.testing.assert_allclose(learner.update(batch).td_error, expected.numpy(), rtol=1e-4, atol=1e-5)

@@ -1,6 +1,6 @@
 import torch
 
-from learner.loss import double_dqn_target, dqn_target, huber, take_actions
+from learner.loss import double_dqn_target, dqn_target, huber, munchausen_target, take_actions
 
 R_T = torch.tensor([1.0, -1.0, 2.0])
 DISCOUNT_T = torch.tensor([0.9, 0.0, 0.5])  # the second episode terminated
@@ -27,3 +27,19 @@ def test_huber_is_quadratic_within_delta_and_linear_beyond() -> None:
     # delta 2: 1.5 ** 2 / 2; 2 ** 2 / 2 at the seam; 2 * (5 - 2 / 2) on both sides
     td_error = torch.tensor([0.0, 1.5, 2.0, 5.0, -5.0])
     torch.testing.assert_close(huber(td_error, 2.0), torch.tensor([0.0, 1.125, 2.0, 8.0, 8.0]))
+
+
+def test_munchausen_target_by_hand() -> None:
+    # Temperature 1 and Q-values that are logarithms make policies of plain fractions.
+    # s_tm1: pi = (1/4, 3/4), ln(1/4) = -1.386, which is cut at -1, and ln(3/4) = -0.2877; s_t: ln(1 + 3) = 1.3863.
+    q = torch.tensor([[1.0, 3.0], [1.0, 3.0], [1.0, 3.0]]).log()
+    actions = torch.tensor([0, 1, 1])
+    target = munchausen_target(R_T, DISCOUNT_T, actions, q, q, alpha=0.9, temperature=1.0)
+    expected = [1.0 - 0.9 + 0.9 * 1.386294, -1.0 - 0.9 * 0.287682, 2.0 - 0.9 * 0.287682 + 0.5 * 1.386294]
+    torch.testing.assert_close(target, torch.tensor(expected))
+
+
+def test_munchausen_target_without_bonus_tends_to_dqns_as_the_temperature_falls() -> None:
+    actions = torch.tensor([0, 1, 0])
+    target = munchausen_target(R_T, DISCOUNT_T, actions, Q_T_ONLINE, Q_T_TARGET, alpha=0.0, temperature=1e-3)
+    torch.testing.assert_close(target, dqn_target(R_T, DISCOUNT_T, Q_T_TARGET))

@@ -1,5 +1,6 @@
 """`docs/metrics.md` explains every figure that a run writes, and no other."""
 
+import json
 import os
 import re
 import signal
@@ -9,6 +10,10 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from common.types import Episode
+from driver.counters import Counters, ShardTotals
+from driver.metrics import window_scalars
+from driver.window import Window
 from tests.launching import GRID, descendants, finish, progress, start, wait_for
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
@@ -24,6 +29,7 @@ class Written:
     scalars: set[str]  # TensorBoard's, without those by band of ε
     bands: set[str]  # their suffixes
     keys: set[str]  # of all lines of progress.jsonl
+    evaluation_keys: set[str]  # of all lines of evaluations.jsonl
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +48,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     tags = set(events.Tags()["scalars"])
     bands = {match.group() for tag in tags if (match := BAND.search(tag))}
     scalars = {as_in_page(tag) for tag in tags if not BAND.search(tag)}
-    return Written(scalars, bands, set().union(*progress(run)))
+    evaluations = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
+    return Written(scalars, bands, set().union(*progress(run)), set().union(*evaluations))
 
 
 def as_in_page(tag: str) -> str:
@@ -59,7 +66,16 @@ def first_cells(section: str) -> list[str]:
 
 
 def test_every_scalar_is_explained(written: Written) -> None:
-    assert {cell.strip("`") for cell in first_cells("TensorBoard") if "…" not in cell} == written.scalars
+    assert {
+        cell.strip("`") for cell in first_cells("TensorBoard") if "…" not in cell
+    } == written.scalars | saved_starts()
+
+
+def saved_starts() -> set[str]:
+    """The scalars that the gridworld, whose states are not saved, does not have."""
+    episode = Episode("1-1", 10.0, 5, 40, 40, 300, False, 0, False, 0.01, saved_start=True)
+    scalars = window_scalars(Window(saved_starts=[episode]), Counters(), ShardTotals(Counters()))
+    return {tag for tag in scalars if tag.startswith("actor/saved_start")}
 
 
 def test_the_epsilon_bands_are_those_that_are_written(written: Written) -> None:
@@ -69,3 +85,7 @@ def test_the_epsilon_bands_are_those_that_are_written(written: Written) -> None:
 
 def test_every_key_of_progress_is_explained(written: Written) -> None:
     assert {cell.strip("`") for cell in first_cells("`progress.jsonl`")} == written.keys
+
+
+def test_every_key_of_evaluations_is_explained(written: Written) -> None:
+    assert {cell.strip("`") for cell in first_cells("`evaluations.jsonl`")} == written.evaluation_keys

@@ -70,3 +70,11 @@ def test_every_step_starts_exactly_one_window() -> None:
 def test_impossible_settings_are_refused(n: int, gamma: float) -> None:
     with pytest.raises(ValueError, match="must"):
         NStepAccumulator(n, gamma)
+
+
+def test_a_cut_completes_the_open_windows_and_the_episode_goes_on() -> None:
+    accumulator = NStepAccumulator(3, G)
+    assert _feed(accumulator, [1, 2], None) == []
+    assert accumulator.cut() == [Window(0, 2, 1 + G * 2, G**2), Window(1, 1, 2.0, G)]
+    assert accumulator.cut() == []
+    assert _feed(accumulator, [4, 8, 16], None) == [Window(2, 3, 4 + G * 8 + G**2 * 16, G**3)]

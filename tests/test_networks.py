@@ -1,7 +1,10 @@
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from common.networks import QNetwork, build_network, flatten, q_values, to_inputs, unflatten_
 from common.types import EnvironmentSpec
@@ -140,3 +143,60 @@ def test_q_values_takes_read_only_states_without_a_warning(recwarn: pytest.Warni
     states.setflags(write=False)
     q_values(build_network(VECTOR_SPEC, dueling=False, seed=0), states)
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("dueling", [False, True])
+def test_network_of_2013_computes_what_the_plain_layers_compute(dueling: bool) -> None:
+    network = build_network(MARIO_SPEC, dueling, 1, "nips")
+    states = random_states(MARIO_SPEC)
+    with torch.no_grad():
+        features = network.conv(torch.tensor(states, dtype=torch.float32) / 255).flatten(1)
+        if dueling:
+            value, advantage = network.value(features), network.advantage(features)
+            expected = value + advantage - advantage.mean(1, keepdim=True)
+        else:
+            expected = network.fc(features)
+    np.testing.assert_allclose(q_values(network, states), expected.numpy(), rtol=1e-4, atol=1e-6)
+    assert [tuple(weight.shape) for weight in network.conv.parameters()] == [
+        (16, 4, 8, 8),
+        (16,),
+        (32, 16, 4, 4),
+        (32,),
+    ]
+    assert features.shape == (3, 32 * 9 * 9)
+
+
+@pytest.mark.parametrize("dueling", [False, True])
+@pytest.mark.parametrize("architecture", ["nature", "nips"])
+def test_normalised_network_computes_what_plain_layer_normalisation_computes(
+    architecture: Literal["nature", "nips"], dueling: bool
+) -> None:
+    network = build_network(MARIO_SPEC, dueling, 1, architecture, layer_norm=True)
+    states = random_states(MARIO_SPEC)
+
+    def head(layers: nn.Sequential, features: torch.Tensor) -> torch.Tensor:
+        hidden = layers[0](features)
+        return layers[2](functional.layer_norm(hidden, hidden.shape[1:]).relu())  # type: ignore[no-any-return]
+
+    with torch.no_grad():
+        features = torch.tensor(states, dtype=torch.float32) / 255
+        for layer in network.conv:
+            features = layer(features)
+            if isinstance(layer, nn.Conv2d):
+                features = functional.layer_norm(features, features.shape[1:])
+        features = features.flatten(1)
+        if dueling:
+            value, advantage = head(network.value, features), head(network.advantage, features)
+            expected = value + advantage - advantage.mean(1, keepdim=True)
+        else:
+            expected = head(network.fc, features)
+    np.testing.assert_allclose(q_values(network, states), expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_gains_and_biases_of_the_normalisation_are_used() -> None:
+    network = build_network(MARIO_SPEC, False, 1, "nips", layer_norm=True)
+    states = random_states(MARIO_SPEC)
+    for name, weight in network.norm.named_parameters():
+        before = q_values(network, states)
+        weight.data += torch.linspace(0.1, 0.5, len(weight))
+        assert not np.allclose(q_values(network, states), before), name

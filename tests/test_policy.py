@@ -1,7 +1,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -53,8 +53,12 @@ def refusal(path: Path, **options: Any) -> str:
 
 @pytest.mark.parametrize("spec", [SPEC, VECTOR_SPEC])
 @pytest.mark.parametrize("dueling", [False, True])
-def test_policy_round_trip(tmp_path: Path, spec: EnvironmentSpec, dueling: bool) -> None:
-    network = build_network(spec, dueling, seed=3)
+@pytest.mark.parametrize("architecture", ["nature", "nips"])
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_policy_round_trip(
+    tmp_path: Path, spec: EnvironmentSpec, dueling: bool, architecture: Literal["nature", "nips"], layer_norm: bool
+) -> None:
+    network = build_network(spec, dueling, 3, architecture, layer_norm)
     path = tmp_path / "policy.pt"
     save_policy(path, network, spec, METADATA)
     policy = load_policy(path)
@@ -215,6 +219,8 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path: Path) -> None:
         {"frame_stack": 10**30},
         {"network": {"architecture": "nature-cnn", "dueling": True}},
         {"network": {"architecture": "mlp", "dueling": False}},
+        {"network": {"architecture": "nips-cnn", "dueling": False}},
+        {"network": {"architecture": "nature-cnn", "dueling": False, "layer_norm": True}},
         {"frame_shape": [84], "network": {"architecture": "mlp", "dueling": False}},
     ],
 )

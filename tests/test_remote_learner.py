@@ -12,11 +12,13 @@ os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled")
 import numpy as np
 import pytest
 import ray
+import torch
 from ray.exceptions import RayActorError, RayTaskError
 
 from common.config import AgentConfig, LearnerConfig
 from common.networks import build_network, flatten
 from common.types import EnvironmentSpec
+from learner.feeder import FedBatch
 from learner.remote import LearnerReport, RemoteLearner
 from replay.remote import RemoteReplayReader, ShardHandle, start_shard
 from tests.replay_chunks import open_limiter, plain_chunk
@@ -59,22 +61,45 @@ def shard() -> Iterator[ShardHandle]:
     ray.kill(handle)
 
 
+class ThreadsSeen(RemoteLearner):
+    """Tells with how many of PyTorch's threads it trained."""
+
+    def _start(self, fed: FedBatch) -> Any:
+        self._threads_seen = torch.get_num_threads()
+        return super()._start(fed)
+
+    def threads_seen(self) -> int:
+        return self._threads_seen
+
+
 @pytest.fixture
 def learner(shard: ShardHandle) -> Iterator[Any]:
     """A learner process that draws from the shard."""
+    handle = start_learner(shard, threads=1)
+    yield handle
+    ray.kill(handle)
+
+
+def start_learner(shard: ShardHandle, threads: int) -> Any:
     decorate: Any = ray.remote
-    handle = decorate(num_cpus=0, max_restarts=0, concurrency_groups={"control": 1})(RemoteLearner).remote(
+    return decorate(num_cpus=0, max_restarts=0, concurrency_groups={"control": 1})(ThreadsSeen).remote(
         spec=SPEC,
         agent=AgentConfig(),
         learner=LearnerConfig(batch_size=BATCH_SIZE, broadcast_period=2),
         seed=3,
         device="cpu",
-        threads=1,
+        threads=threads,
         reader=RemoteReplayReader([shard], BATCH_SIZE, beta=0.4, prefetch=2),
         state=None,
         version=0,
     )
-    yield handle
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_it_trains_with_the_threads_it_was_given(shard: ShardHandle, threads: int) -> None:
+    handle = start_learner(shard, threads)
+    run(handle, 3)
+    assert ray.get(handle.threads_seen.remote(), timeout=30) == threads
     ray.kill(handle)
 
 
@@ -99,7 +124,7 @@ def test_it_trains_reports_and_publishes(learner: Any) -> None:
     assert report.version == 2  # broadcast after the 2nd and the 4th update
     version, updates, (reference,) = ray.get(learner.weights.remote(0), timeout=30)
     assert (version, updates) == (2, 4)
-    fresh = flatten(build_network(SPEC, dueling=False, seed=0))
+    fresh = flatten(build_network(SPEC, False, 0, AgentConfig().network, AgentConfig().layer_norm))
     assert ray.get(reference, timeout=30).shape == fresh.shape
     assert run(learner, 3).total_updates == 8
 

@@ -2,7 +2,7 @@ import pytest
 from gym_super_mario_bros import actions as game_actions
 
 from common.actions import ACTION_SETS
-from common.schedules import decayed_epsilon, ladder_epsilon
+from common.schedules import decayed_epsilon, ladder_epsilon, linear
 
 
 def test_ladder_goes_from_epsilon_to_epsilon_to_the_1_plus_alpha() -> None:
@@ -47,3 +47,8 @@ def test_decay_starts_at_its_start() -> None:
 )
 def test_action_names_are_the_games_in_its_order(name: str, buttons: list[list[str]]) -> None:
     assert list(ACTION_SETS[name]) == ["+".join(pressed) for pressed in buttons]  # type: ignore[index]
+
+
+def test_a_line_ends_where_it_should_and_stays_there() -> None:
+    values = [linear(step, first=4.0, last=1.0, steps=6) for step in (0, 2, 6, 100)]
+    assert values == pytest.approx([4.0, 3.0, 1.0, 1.0])

@@ -1,0 +1,132 @@
+"""Episodes that begin within a stage, so that the policy meets its later parts, and what kills it, more often."""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final, Literal, TypeVar
+
+import numpy as np
+
+from actors.cores import has_saved_states, resolve_core
+from actors.environment import Environment, MarioEnvironment, Moment
+from common.config import EnvConfig
+from common.errors import UserError
+
+_AUTO_SHARE: Final = 0.5
+_DEATHS_SHARE: Final = 0.5  # of the saved starts
+# Of steps between a start and the death that it comes from, drawn evenly; 5 to 40 steps are 1/3 to 2 2/3 seconds.
+_CLOSEST_STEPS: Final = 5
+_FARTHEST_STEPS: Final = 40
+# A death counts as the policy's own, not exploration's, after so many greedy steps.
+_GREEDY_STEPS: Final = 8
+# When the clock has run out it is too late to do better.
+_LEAST_TIME: Final = 10
+_KEPT_DEATHS: Final = 64
+# Along a stage, the last few moments of each such part that an episode survived for so many steps more.
+_CELL_PIXELS: Final = 64
+_KEPT_PER_CELL: Final = 8
+_SURVIVED_STEPS: Final = 8
+_ARCHIVE_PERIOD: Final = 4
+
+_Item = TypeVar("_Item")
+
+
+def resolve_saved_starts(share: float | Literal["auto"], env: EnvConfig) -> float:
+    """The share of episodes that a setting means: "auto" is a half where the emulator core has saved states, else none.
+
+    Raises:
+        UserError: a share above 0 where there are no saved states.
+    """
+    if env.name != "mario":
+        possible, who = False, f"the {env.name} environment"
+    else:
+        core = resolve_core(env.core)
+        possible, who = has_saved_states(core), f"the emulator core {core}"
+    if share == "auto":
+        return _AUTO_SHARE if possible else 0.0
+    if share > 0 and not possible:
+        raise UserError(f"--actors.saved-starts {share:g}: {who} cannot save its state; take 0 or auto")
+    return share
+
+
+class Trail:
+    """The last moments of one environment's running episode, each before a step."""
+
+    def __init__(self) -> None:
+        self._moments: deque[Moment] = deque(maxlen=_FARTHEST_STEPS)
+        self._greedy_steps = 0
+
+    def begin(self) -> None:
+        """Another episode."""
+        self._moments.clear()
+        self._greedy_steps = 0
+
+    def add(self, moment: Moment, *, explores: bool) -> None:
+        """`explores`: whether the action that follows is another than the greedy one."""
+        self._moments.append(moment)
+        self._greedy_steps = 0 if explores else self._greedy_steps + 1
+
+    def survived(self) -> Moment | None:
+        """Now and then a moment that was not the beginning of the end: some steps back."""
+        known = len(self._moments)
+        if known <= _SURVIVED_STEPS or self._moments[-1].steps % _ARCHIVE_PERIOD:
+            return None
+        return self._moments[-1 - _SURVIVED_STEPS]
+
+    def before_death(self, info: dict[str, Any], rng: np.random.Generator) -> Moment | None:
+        """A moment to begin with, if the episode ended in a death that was the policy's own and can be helped."""
+        known = len(self._moments)
+        if info["clear"] or info["time"] < _LEAST_TIME or self._greedy_steps < _GREEDY_STEPS or known < _CLOSEST_STEPS:
+            return None
+        return self._moments[-int(rng.integers(_CLOSEST_STEPS, known + 1))]
+
+
+class SavedStarts:
+    """The starts that one actor's environments share: half of them before deaths, half anywhere along the stages.
+
+    Beginning episodes within a stage is the idea of Salimans & Chen, "Learning Montezuma's Revenge from a Single
+    Demonstration" (2018); keeping states by where they are is that of Go-Explore (Ecoffet et al., 2021). Here no
+    demonstration is needed: the states are those that the actor's own episodes came through.
+
+    Args:
+        share: of episodes that begin at one of them, 0 … 1.
+        rng: random numbers of its own.
+    """
+
+    def __init__(self, share: float, rng: np.random.Generator) -> None:
+        self._share = share
+        self._rng = rng
+        self._before_deaths: dict[str, deque[Moment]] = {}  # by stage
+        self._along: dict[str, dict[int, deque[Moment]]] = {}  # by stage and part of it
+
+    def draw(self, stage: str) -> Moment | None:
+        """Where the next episode of a stage begins; None: at its start."""
+        deaths, parts = self._before_deaths.get(stage), self._along.get(stage)
+        if self._rng.random() >= self._share or not (deaths or parts):
+            return None
+        if deaths and (not parts or self._rng.random() < _DEATHS_SHARE):
+            return self._one_of(deaths)
+        return self._one_of(self._one_of(list((parts or {}).values())))
+
+    def before_step(self, trail: Trail, env: Environment, *, explores: bool) -> None:
+        """To be called before each step of each environment.
+
+        Args:
+            trail: the environment's.
+            env: in the state that is acted in.
+            explores: whether the action is another than the greedy one.
+        """
+        assert isinstance(env, MarioEnvironment)  # `resolve_saved_starts` knows no other
+        trail.add(env.moment(), explores=explores)
+        moment = trail.survived()
+        if moment is not None:
+            parts = self._along.setdefault(moment.stage, {})
+            parts.setdefault(moment.x_pos // _CELL_PIXELS, deque(maxlen=_KEPT_PER_CELL)).append(moment)
+
+    def after_end(self, trail: Trail, info: dict[str, Any]) -> None:
+        """To be called when an episode terminated, with its last info."""
+        moment = trail.before_death(info, self._rng)
+        if moment is not None:
+            self._before_deaths.setdefault(moment.stage, deque(maxlen=_KEPT_DEATHS)).append(moment)
+
+    def _one_of(self, items: Sequence[_Item]) -> _Item:
+        return items[int(self._rng.integers(len(items)))]

@@ -1,0 +1,45 @@
+"""Records of training runs say what was run, and what came of it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.learning_record import make_record
+from benchmarks.learning_results import _stage_table
+from common.config import Config
+from common.errors import UserError
+from driver.options import dump_config
+from driver.run_directory import RunDirectory
+
+METADATA = {"preset": "default", "command": "python launch.py --run-dir /a/b --seed 4", "commit": "0123456789"}
+
+
+def _run(path: Path, metadata: dict[str, str]) -> Path:
+    run = RunDirectory(path)
+    run.create(dump_config(replace(Config(), seed=4)), metadata)
+    counts = dict.fromkeys(("env_steps", "episodes", "updates", "samples", "restarts"), 7)
+    run.progress_path.write_text(json.dumps({"time_s": 90.0, **counts}) + "\n")
+    lines = [{"time_s": 30.0, "clears": 0}, {"time_s": 60.0, "clears": 2}, {"time_s": 90.0, "clears": 1}]
+    run.evaluations_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_a_record_has_the_runs_command_settings_and_first_clear(tmp_path: Path) -> None:
+    figures = {"episodes": 8, "clear_rate": 0.5, "clear_rate_ci95": [0.2, 0.8]}
+    result = tmp_path / "out.json"
+    protocol = {"sticky_actions": 0.0}
+    result.write_text(json.dumps({"protocol": protocol, "stages": {"1-1": {**figures, "per_episode": [{}]}}}))
+    record = make_record(_run(tmp_path / "run", METADATA), "why", [result])
+    assert record["command"] == "python launch.py --seed 4"
+    assert (record["settings"], record["minutes"], record["first_clear_s"]) == ({"seed": 4}, 1.5, 60.0)
+    assert record["measured"] == [{"protocol": protocol, "stages": {"1-1": figures}}]
+    row = next(line for line in _stage_table([record]).splitlines() if line.startswith("| 1-1"))
+    assert "50.0% of 8 (20.0% to 80.0%) | trained on 1-1" in row
+    assert "0123456 | `python launch.py --seed 4`" in row
+
+
+def test_a_run_that_did_not_keep_its_command_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did not keep a run's command"):
+        make_record(_run(tmp_path / "run", {"preset": "default"}), "", [])

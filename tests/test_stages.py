@@ -1,0 +1,69 @@
+"""Stages that are failed are played more often."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from actors.factory import build_actor
+from actors.stages import StageSampler
+from common.config import ActorsConfig, AgentConfig, EnvConfig
+from common.types import Chunk, Episode
+
+
+def sampler() -> StageSampler:
+    return StageSampler(("1-1", "1-2", "1-3"), np.random.default_rng(0))
+
+
+def test_at_first_all_stages_have_the_same_chance() -> None:
+    assert sampler().shares == pytest.approx(dict.fromkeys(("1-1", "1-2", "1-3"), 1 / 3))
+
+
+def test_a_stages_share_falls_with_its_clears_and_never_to_nothing() -> None:
+    stages = sampler()
+    shares = []
+    for _ in range(400):
+        shares.append(stages.shares["1-1"])
+        stages.learn("1-1", clear=True)
+        stages.learn("1-2", clear=False)
+    assert shares == sorted(shares, reverse=True)
+    assert stages.shares == pytest.approx({"1-1": 0.1 / 2.3, "1-2": 1.1 / 2.3, "1-3": 1.1 / 2.3}, rel=1e-3)
+    stages.learn("1-1", clear=False)
+    assert stages.shares["1-1"] > shares[-1]
+
+
+def test_stages_are_drawn_with_their_shares() -> None:
+    stages = sampler()
+    for _ in range(400):
+        stages.learn("1-3", clear=True)
+    drawn = Counter(stages.draw() for _ in range(4_000))
+    for stage, share in stages.shares.items():
+        assert drawn[stage] / 4_000 == pytest.approx(share, abs=0.03)
+
+
+class _Nowhere:
+    def push(self, chunk: Chunk) -> None:
+        pass
+
+    def newer_than(self, version: int) -> None:
+        return None
+
+
+def test_an_actor_plays_all_its_stages() -> None:
+    nowhere = _Nowhere()
+    player = build_actor(
+        env=EnvConfig(stages=("1-1", "1-4", "2-1"), core="nes-py", max_steps=4),
+        agent=AgentConfig(),
+        actors=ActorsConfig(envs_per_actor=2, epsilon=1.0),
+        index=0,
+        count=1,
+        seed=1,
+        incarnation=0,
+        writer=nowhere,
+        weights=nowhere,
+    )
+    episodes: list[Episode] = []
+    while len(episodes) < 24:
+        episodes += player.step()
+    assert {episode.stage for episode in episodes} == {"1-1", "1-4", "2-1"}
+    player.close()
