@@ -139,6 +139,9 @@ class LearnerConfig:
     to medians, to which a death that comes less often than not is nothing."""
     max_grad_norm: float | None = 40.0
     """Global gradient norm above which gradients are scaled down; none: no clipping."""
+    average_decay: float = 0.0
+    """Decay per update of a moving average of the weights (Polyak & Juditsky, 1992), which evaluations then play and
+    policy files hold; actors and targets have the online network's; 0: off."""
     target_update_period: int = 250
     """Updates between copies of the online network into the target network."""
     broadcast_period: int = 25

@@ -75,6 +75,7 @@ def _ranges(config: Config) -> Iterable[tuple[str, float | None, float, float]]:
     yield "--learner.adam-epsilon", learner.adam_epsilon, 1e-16, 1
     yield "--learner.huber-delta", learner.huber_delta, 1e-9, 1e9
     yield "--learner.max-grad-norm", learner.max_grad_norm, 1e-9, 1e9
+    yield "--learner.average-decay", learner.average_decay, 0, 0.999_999
     yield "--learner.target-update-period", learner.target_update_period, 1, big
     yield "--learner.broadcast-period", learner.broadcast_period, 1, big
     yield "--learner.threads", None if learner.threads == "auto" else learner.threads, 1, 1_024

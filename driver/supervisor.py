@@ -108,7 +108,7 @@ class Supervisor:
             self._handle(failure)
 
     def evaluate(self, best: float) -> None:
-        """Starts an evaluation of the newest weights; its report goes to the listener.
+        """Starts an evaluation of the newest policy; its report goes to the listener.
 
         Args:
             best: see `RemoteEvaluator.begin`.
@@ -117,7 +117,7 @@ class Supervisor:
             return
         self._evaluating = True
         begin = functools.partial(self._begin_evaluation, best)
-        self._calls.start("evaluator", self._learner.weights.remote(-1), begin)
+        self._calls.start("evaluator", self._learner.policy.remote(), begin)
 
     def request_state(self, done: Callable[[dict[str, Any]], None]) -> None:
         """Asks the learner for its state, between two of its slices."""
@@ -161,7 +161,7 @@ class Supervisor:
                 self.listener.shard(references[reference], ray.get(reference))
 
     def final_evaluation(self, best: float, timeout_s: float, interrupted: Callable[[], bool]) -> None:
-        """Evaluates the last weights that were broadcast, after `stop`; its report goes to the listener.
+        """Evaluates the policy of the last broadcast, after `stop`; its report goes to the listener.
 
         Given up, with a line, when it takes too long, when `interrupted` says so or when the evaluator is gone.
         """
@@ -169,7 +169,7 @@ class Supervisor:
             return
         deadline = time.monotonic() + timeout_s
         try:
-            _, updates, references = ray.get(self._learner.weights.remote(-1), timeout=timeout_s)
+            updates, references = ray.get(self._learner.policy.remote(), timeout=timeout_s)
             ray.get(self._evaluator.begin.remote(references, updates, best), timeout=timeout_s)
             while time.monotonic() < deadline and not interrupted():
                 report = ray.get(self._evaluator.run.remote(_SLICE_S), timeout=timeout_s)
@@ -223,8 +223,8 @@ class Supervisor:
             done = functools.partial(self.listener.shard, index)
             self._calls.start(f"replay shard {index}", shard.stats.remote(), done)
 
-    def _begin_evaluation(self, best: float, weights: tuple[int, int, list[Any]]) -> None:
-        _, updates, references = weights
+    def _begin_evaluation(self, best: float, policy: tuple[int, list[Any]]) -> None:
+        updates, references = policy
         self._calls.start(
             "evaluator", self._evaluator.begin.remote(references, updates, best), lambda _: self._run_evaluator()
         )

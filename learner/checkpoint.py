@@ -2,8 +2,9 @@
 
 `step-000000012000/` holds
 
-- `policy.pt`, `policy.json`: the online network, a policy file like any other (see `common.policy`);
-- `target.pt`, `optimizer.pt`: the rest of the learner's state, plain tensors;
+- `policy.pt`, `policy.json`: the online network or, where weights are averaged, the average: a policy file like any
+  other (see `common.policy`);
+- `online.pt` (only beside an average), `target.pt`, `optimizer.pt`: the rest of the learner's state, plain tensors;
 - `state.json`: counters, random states, the run's configuration; whatever JSON the caller gives;
 - further files of the caller's;
 - `manifest.json`: size and SHA-256 of every other file, written last.
@@ -27,7 +28,7 @@ from common.errors import UserError
 from common.files import sync_directory, write_synced
 from common.policy import Policy, load_policy, load_tensors, save_weights
 from common.types import EnvironmentSpec
-from learner.manifest import MANIFEST, OWN_FILES, has_all_sizes, read_json, verify, write_manifest
+from learner.manifest import MANIFEST, OPTIONAL_FILES, OWN_FILES, has_all_sizes, read_json, verify, write_manifest
 
 _TEMPORARY_PREFIX = ".temporary-"
 _REPLACED_SUFFIX = ".replaced"
@@ -47,7 +48,7 @@ class CheckpointData:
     Attributes:
         path: its folder.
         step: the learner's updates.
-        policy: the online network, ready to play.
+        policy: the online network or the average, ready to play.
         learner: what `Learner.load_state_dict` takes.
         state: the caller's JSON.
         extra: the caller's further files by name.
@@ -90,7 +91,7 @@ def save_checkpoint(
     """
     extra = extra or {}
     for name in extra:
-        if not name or Path(name).name != name or name[0] == "." or name in (*OWN_FILES, MANIFEST):
+        if not name or Path(name).name != name or name[0] == "." or name in (*OWN_FILES, *OPTIONAL_FILES, MANIFEST):
             raise ValueError(f"a checkpoint cannot hold an extra file called {name!r}")
     step = learner["updates"]
     final = root / f"step-{step:012d}"
@@ -118,12 +119,12 @@ def load_checkpoint(path: Path) -> CheckpointData:
     files, step = verify(path)
     policy = load_policy(path / "policy.pt")
     learner = {
-        "online": dict(policy.network.state_dict()),
+        **_load_networks(path, policy, averaged="online.pt" in files),
         "target": _load_dict(path / "target.pt"),
         "optimizer": _load_dict(path / "optimizer.pt"),
         "updates": step,
     }
-    extra = {name: path / name for name in files if name not in OWN_FILES}
+    extra = {name: path / name for name in files if name not in (*OWN_FILES, *OPTIONAL_FILES)}
     return CheckpointData(path, step, policy, learner, read_json(path / "state.json"), extra)
 
 
@@ -173,8 +174,8 @@ def _write_files(
     state: Mapping[str, object],
     extra: Mapping[str, Callable[[BinaryIO], None]],
 ) -> None:
-    save_weights(folder / "policy.pt", learner["online"], spec, metadata)
-    for name in ("target", "optimizer"):
+    save_weights(folder / "policy.pt", learner.get("average", learner["online"]), spec, metadata)
+    for name in ("online", "target", "optimizer") if "average" in learner else ("target", "optimizer"):
         _write_bytes(folder / f"{name}.pt", _torch_bytes(learner[name]))
     _write_bytes(folder / "state.json", json.dumps(state, indent=2).encode())
     for name, write in extra.items():
@@ -228,6 +229,12 @@ def _checkpoints(root: Path) -> list[Path]:
         if match and path.is_dir():
             found.append((int(match[1]), match[2] is None, path))
     return [path for _, _, path in sorted(found, reverse=True)]
+
+
+def _load_networks(path: Path, policy: Policy, *, averaged: bool) -> dict[str, Any]:
+    """The learner's online network and, if there is one, its average."""
+    weights = dict(policy.network.state_dict())
+    return {"online": _load_dict(path / "online.pt"), "average": weights} if averaged else {"online": weights}
 
 
 def _load_dict(path: Path) -> dict[str, Any]:

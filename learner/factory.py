@@ -26,6 +26,7 @@ def build_learner(
         learning_rate=learner.learning_rate,
         learning_rate_final=learner.learning_rate_final,
         learning_rate_decay_updates=learner.learning_rate_decay_updates,
+        average_decay=learner.average_decay,
         adam_epsilon=learner.adam_epsilon,
         huber_delta=learner.huber_delta,
         max_grad_norm=learner.max_grad_norm,

@@ -14,6 +14,7 @@ from common.networks import Architecture, build_network, flatten, to_inputs, to_
 from common.precision import Precision, uses_bfloat16
 from common.schedules import linear
 from common.types import Batch, EnvironmentSpec
+from learner.average import WeightAverage
 from learner.cuda_graph import GraphedStep
 from learner.device import resolve_device
 from learner.update import SCALARS, TargetValues, UpdateInputs, UpdateStep
@@ -75,6 +76,7 @@ class Learner:
         munchausen_temperature: their policy's.
         learning_rate_final: step size that it decays to linearly; None: it stays.
         learning_rate_decay_updates: updates until then.
+        average_decay: of the moving average of the weights that is the policy; 0: the policy is the online network.
 
     Raises:
         UserError: the device is not on this machine.
@@ -100,6 +102,7 @@ class Learner:
         munchausen_temperature: float = 0.03,
         learning_rate_final: float | None = None,
         learning_rate_decay_updates: int = 1,
+        average_decay: float = 0.0,
     ) -> None:
         self.device = resolve_device(device)
         self.bfloat16 = uses_bfloat16(precision, self.device)
@@ -119,6 +122,7 @@ class Learner:
             max_grad_norm=float("inf") if max_grad_norm is None else max_grad_norm,
             dtype=torch.bfloat16 if self.bfloat16 else torch.float32,
         )
+        self._average = WeightAverage(self._step.online, average_decay) if average_decay else None
         self._graphed = self._make_graph()
         self._copies = torch.cuda.Stream(self.device) if self._on_gpu else None
 
@@ -162,6 +166,8 @@ class Learner:
         self.updates += 1
         if self.updates % self._target_update_period == 0:
             self._step.copy_target()
+        if self._average:
+            self._average.add(self._step.online, self.updates)
         if not self._on_gpu:
             return StartedUpdate(self.updates, packed, None)
         on_host = torch.empty(packed.shape, pin_memory=True).copy_(packed, non_blocking=True)
@@ -188,27 +194,36 @@ class Learner:
         """The online network's parameters, float32 [P] in `state_dict` order: a copy."""
         return flatten(self._step.online)
 
+    def policy_weights(self) -> NDArray[np.float32]:
+        """The parameters to evaluate and to keep: the moving average's or the online network's; as `weights`."""
+        return flatten(self._average.network if self._average else self._step.online)
+
     def state_dict(self) -> dict[str, Any]:
         """All that an exact continuation needs, on the CPU: a copy that later updates leave alone.
 
-        Keys: `online` and `target` (the networks' state_dicts), `optimizer` (Adam's) and `updates`.
+        Keys: `online` and `target` (the networks' state_dicts), `average` (too, where weights are averaged),
+        `optimizer` (Adam's) and `updates`.
         """
-        state: dict[str, Any] = _to_cpu(
-            {
-                "online": dict(self._step.online.state_dict()),
-                "target": dict(self._step.target.state_dict()),
-                "optimizer": self._step.optimizer.state_dict(),
-            }
-        )
-        return {**state, "updates": self.updates}
+        state: dict[str, Any] = {
+            "online": dict(self._step.online.state_dict()),
+            "target": dict(self._step.target.state_dict()),
+            "optimizer": self._step.optimizer.state_dict(),
+        }
+        if self._average:
+            state["average"] = dict(self._average.network.state_dict())
+        return {**_to_cpu(state), "updates": self.updates}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from what `state_dict` returned; Adam's settings come with it.
+
+        An average that the state does not have begins with its online network.
 
         Raises:
             RuntimeError: the state belongs to another network.
         """
         self._step.load(state)
+        if self._average:
+            self._average.network.load_state_dict(state.get("average", state["online"]))
         self._graphed = self._make_graph()  # a captured graph would go on with Adam's old state
         self.updates = state["updates"]
 

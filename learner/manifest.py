@@ -12,6 +12,8 @@ from common.files import sync_directory, write_synced
 MANIFEST = "manifest.json"
 OWN_FILES = ("policy.pt", "policy.json", "target.pt", "optimizer.pt", "state.json")
 """What every checkpoint holds beside its manifest."""
+OPTIONAL_FILES = ("online.pt",)
+"""What it holds as well where weights are averaged."""
 
 
 def write_manifest(folder: Path, step: int) -> None:

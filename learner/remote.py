@@ -75,6 +75,7 @@ class RemoteLearner:
         self._version = version
         self._waited_s = 0.0  # in the slice that runs
         self._published: tuple[int, int, list[Any]] = (-1, 0, [])
+        self._policy: tuple[int, NDArray[np.float32]] = (0, np.zeros(0, np.float32))
         self._publish()
 
     def run(self, seconds: float, max_updates: int | None = None) -> LearnerReport:
@@ -131,6 +132,12 @@ class RemoteLearner:
         published = self._published
         return published if published[0] > version else None
 
+    @ray.method(concurrency_group="control")
+    def policy(self) -> tuple[int, list[Any]]:
+        """(updates, [reference to the flat array]) of the weights to evaluate, as of the last broadcast."""
+        updates, weights = self._policy
+        return updates, [ray.put(weights)]
+
     def _start(self, fed: FedBatch) -> _Started:
         lag = float(self._version - fed.batch.weight_version.mean())
         update = self._learner.start(fed.prepared)
@@ -149,3 +156,4 @@ class RemoteLearner:
 
     def _publish(self) -> None:
         self._published = (self._version, self._learner.updates, [ray.put(self._learner.weights())])
+        self._policy = (self._learner.updates, self._learner.policy_weights())

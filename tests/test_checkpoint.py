@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from common.errors import UserError
+from common.networks import flatten
 from common.policy import load_policy
 from learner.checkpoint import CheckpointError, load_checkpoint, newest_checkpoint, prune, save_checkpoint
 from learner.learner import Learner
@@ -20,7 +21,7 @@ from tests.random_batches import VECTOR_SPEC, random_batch
 FILES = ["manifest.json", "optimizer.pt", "policy.json", "policy.pt", "state.json", "target.pt"]
 
 
-def make_learner(seed: int = 7) -> Learner:
+def make_learner(seed: int = 7, average_decay: float = 0.0) -> Learner:
     return Learner(
         VECTOR_SPEC,
         double=True,
@@ -33,6 +34,7 @@ def make_learner(seed: int = 7) -> Learner:
         device="cpu",
         precision="float32",
         seed=seed,
+        average_decay=average_decay,
     )
 
 
@@ -84,6 +86,20 @@ def test_a_restored_learner_continues_bit_for_bit(tmp_path: Path) -> None:
     np.testing.assert_array_equal(restored.weights(), whole.weights())
 
 
+def test_an_averaged_policy_is_the_policy_file_and_training_goes_on_from_the_online_network(tmp_path: Path) -> None:
+    learner = make_learner(average_decay=0.9)
+    train(learner, 6)
+    data = load_checkpoint(save(tmp_path, learner))
+    assert data.extra == {}
+    np.testing.assert_array_equal(flatten(data.policy.network), learner.policy_weights())
+    restored = make_learner(seed=1, average_decay=0.9)
+    restored.load_state_dict(data.learner)
+    for each in (learner, restored):
+        train(each, 3)
+    np.testing.assert_array_equal(restored.weights(), learner.weights())
+    np.testing.assert_array_equal(restored.policy_weights(), learner.policy_weights())
+
+
 def test_the_callers_state_comes_back(tmp_path: Path) -> None:
     generator = np.random.default_rng(3)
     state = {"env_steps": 10**12, "rng": generator.bit_generator.state, "best": None, "config": {"seed": 0}}
@@ -118,7 +134,7 @@ def test_extra_files_are_written_checked_and_found_again(tmp_path: Path) -> None
         load_checkpoint(path)
 
 
-@pytest.mark.parametrize("name", ["policy.pt", "manifest.json", "../escape", "a/b", ".hidden", ""])
+@pytest.mark.parametrize("name", ["policy.pt", "online.pt", "manifest.json", "../escape", "a/b", ".hidden", ""])
 def test_extra_files_cannot_take_another_place(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="extra file"):
         save(tmp_path, make_learner(), extra={name: lambda file: None})

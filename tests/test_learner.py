@@ -305,6 +305,32 @@ def test_the_step_size_stays_without_a_final_one() -> None:
     assert learning_rate(learner) == 1e-3
 
 
+def test_the_policy_is_the_moving_average_of_the_weights() -> None:
+    learner = make_learner(average_decay=0.6)
+    expected = learner.weights()
+    for update in range(1, 9):
+        train(learner, 1)
+        decay = min(0.6, (1 + update) / (10 + update))
+        expected = decay * expected + (1 - decay) * learner.weights()
+        np.testing.assert_allclose(learner.policy_weights(), expected, rtol=1e-5, atol=1e-7)
+    assert np.abs(learner.policy_weights() - learner.weights()).max() > 1e-4
+
+
+def test_averaging_leaves_training_alone() -> None:
+    plain, averaged = make_learner(), make_learner(average_decay=0.9)
+    for learner in (plain, averaged):
+        train(learner, 5)
+    np.testing.assert_array_equal(averaged.weights(), plain.weights())
+    np.testing.assert_array_equal(plain.policy_weights(), plain.weights())
+
+
+def test_an_average_begins_with_the_network_of_a_state_that_has_none() -> None:
+    plain, averaged = make_learner(), make_learner(average_decay=0.9)
+    train(plain, 5)
+    averaged.load_state_dict(plain.state_dict())
+    np.testing.assert_array_equal(averaged.policy_weights(), plain.weights())
+
+
 def test_munchausen_targets_take_the_target_networks_values_of_both_states() -> None:
     learner = make_learner(munchausen=0.9, munchausen_temperature=0.1, learning_rate=0.05)
     train(learner, 20)  # so that online and target network differ

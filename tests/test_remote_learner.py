@@ -80,12 +80,12 @@ def learner(shard: ShardHandle) -> Iterator[Any]:
     ray.kill(handle)
 
 
-def start_learner(shard: ShardHandle, threads: int) -> Any:
+def start_learner(shard: ShardHandle, threads: int, **settings: Any) -> Any:
     decorate: Any = ray.remote
     return decorate(num_cpus=0, max_restarts=0, concurrency_groups={"control": 1})(ThreadsSeen).remote(
         spec=SPEC,
         agent=AgentConfig(),
-        learner=LearnerConfig(batch_size=BATCH_SIZE, broadcast_period=2),
+        learner=LearnerConfig(batch_size=BATCH_SIZE, broadcast_period=2, **settings),
         seed=3,
         device="cpu",
         threads=threads,
@@ -127,6 +127,20 @@ def test_it_trains_reports_and_publishes(learner: Any) -> None:
     fresh = flatten(build_network(SPEC, False, 0, AgentConfig().network, AgentConfig().layer_norm))
     assert ray.get(reference, timeout=30).shape == fresh.shape
     assert run(learner, 3).total_updates == 8
+
+
+@pytest.mark.parametrize("average_decay", [0.0, 0.9])
+def test_it_hands_out_the_policy_to_evaluate(shard: ShardHandle, average_decay: float) -> None:
+    handle = start_learner(shard, 1, average_decay=average_decay)
+    run(handle, 4)  # the last of them is broadcast
+    updates, (reference,) = ray.get(handle.policy.remote(), timeout=30)
+    state: Any = ray.get(handle.state.remote(), timeout=30)
+    expected = state["average" if average_decay else "online"]
+    assert updates == 4
+    np.testing.assert_array_equal(
+        ray.get(reference, timeout=30), np.concatenate([value.numpy().ravel() for value in expected.values()])
+    )
+    ray.kill(handle)
 
 
 def test_priorities_come_back_to_the_shard(learner: Any, shard: ShardHandle) -> None:
