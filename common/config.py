@@ -130,7 +130,7 @@ class LearnerConfig:
     """Adam's step size."""
     learning_rate_final: float | None = 5e-5
     """Step size that it decays to, linearly over the first `learning_rate_decay_updates`; constant if not given."""
-    learning_rate_decay_updates: int = 60_000
+    learning_rate_decay_updates: int = 40_000
     """Updates until the step size is at its final value."""
     adam_epsilon: float = 1e-6
     """Adam's denominator offset."""
@@ -139,7 +139,7 @@ class LearnerConfig:
     to medians, to which a death that comes less often than not is nothing."""
     max_grad_norm: float | None = 40.0
     """Global gradient norm above which gradients are scaled down; none: no clipping."""
-    average_decay: float = 0.0
+    average_decay: float = 0.999
     """Decay per update of a moving average of the weights (Polyak & Juditsky, 1992), which evaluations then play and
     policy files hold; actors and targets have the online network's; 0: off."""
     target_update_period: int = 250
@@ -166,7 +166,7 @@ class EvalConfig:
     """Seconds from the start of one evaluation to the start of the next."""
     episodes: int = 16
     """Episodes per stage and evaluation."""
-    max_episodes: int = 96
+    max_episodes: int = 64
     """Episodes per stage up to which an evaluation goes on for as long as its policy may be the best so far."""
     epsilon: float = 0.01
     """Exploration of the evaluated policy."""

@@ -31,6 +31,7 @@ VALUES = {
     "learner.batch_size": 32,
     "learner.learning_rate": 0.00025,
     "learner.learning_rate_final": None,
+    "learner.average_decay": 0.0,
     "learner.precision": "auto",
     "eval.enabled": False,
 }

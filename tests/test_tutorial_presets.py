@@ -53,6 +53,7 @@ SHARED = {
     "learner.batch_size": 32,
     "learner.learning_rate": 0.00025,
     "learner.learning_rate_final": None,
+    "learner.average_decay": 0.0,
     "learner.adam_epsilon": 1e-8,
     "learner.huber_delta": 1.0,
     "learner.max_grad_norm": None,
