@@ -24,7 +24,7 @@ missing = $(shell $(PYTHON) scripts/check_platform.py 2>/dev/null || echo 'Pytho
 	install it, or name one with make PYTHON=/path/to/python3.11')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test watch evaluate tensorboard bench bench-scaling bench-peers results clean need-run
+.PHONY: help setup train test watch evaluate tensorboard bench bench-scaling bench-peers results reproduce clean need-run
 
 help: ## List the targets
 	@echo 'make TARGET [ARGS="options passed on"] [RUN=runs/NAME] [PYTHON=python3.11] [TORCH_INDEX=URL]'
@@ -70,6 +70,9 @@ bench-peers: $(INSTALLED_PEERS) ## Measure replay and speed beside other librari
 
 results: setup ## Write docs/results.md and its figures anew from the records under docs/results
 	$(VENV_PYTHON) -m benchmarks.learning_results
+
+reproduce: setup ## Train the default preset for 30 minutes and say whether the published clear rate held (ARGS: --seeds 1 2 3)
+	$(VENV_PYTHON) -m benchmarks.reproduce $(ARGS)
 
 clean: ## Remove .venv and caches; runs stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

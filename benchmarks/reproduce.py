@@ -46,8 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="folder of the runs; default: runs")
     options = parser.parse_args(argv)
     try:
+        runs = {seed: _new_run(options.runs / f"reproduce-{seed}") for seed in options.seeds}
         expected = published(FOLDER / "default")
-        outcomes = [_train_and_measure(options.runs, seed, options.minutes) for seed in options.seeds]
+        outcomes = [_train_and_measure(run, seed, options.minutes) for seed, run in runs.items()]
     except UserError as error:
         print(f"reproduce: error: {error}", file=sys.stderr)
         return 2
@@ -97,10 +98,13 @@ def _together(outcomes: Sequence[Outcome]) -> Outcome:
     return Outcome(*(sum(values) for values in zip(*outcomes, strict=True)))
 
 
-def _train_and_measure(runs: Path, seed: int, minutes: float) -> Outcome:
-    run = runs / f"reproduce-{seed}"
-    if run.exists():
-        raise UserError(f"{run} is there already: move it away, or name another folder with --runs")
+def _new_run(path: Path) -> Path:
+    if path.exists():
+        raise UserError(f"{path} is there already: move it away, or name another folder with --runs")
+    return path
+
+
+def _train_and_measure(run: Path, seed: int, minutes: float) -> Outcome:
     _run("launch.py", "--seed", str(seed), "--max-minutes", f"{minutes:g}", "--run-dir", str(run))
     result = run / "reproduce.json"
     _run("evaluate.py", str(run), "--episodes", str(_EPISODES), "--json", str(result))

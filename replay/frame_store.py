@@ -1,6 +1,7 @@
 """Compressed frames in whole chunks, first in, first out."""
 
 import sys
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from common.compression import FRAMES_PER_BLOCK
 from common.types import Chunk, EnvironmentSpec
+from replay.snapshot import Tables
 
 _PER_CHUNK_BYTES = 160
 """A chunk's tuple, its dictionary entry and boxed integers, beside the blocks and their ends."""
@@ -85,6 +87,38 @@ class FrameStore:
         self._next_serial += 1
         self._nbytes += _chunk_bytes(own)
         return serial
+
+    def snapshot(self) -> tuple[dict[str, NDArray[np.int32]], list[bytes]]:
+        """The chunks' tables, by the names of `replay.snapshot.Tables`, and their frames, oldest first."""
+        chunks = list(self._chunks.values())
+        ends = [chunk.ends for chunk in chunks]
+        tables = {
+            "length": np.array([chunk.length for chunk in chunks], np.int32),
+            "first_state": np.array([chunk.first_state for chunk in chunks], np.int32),
+            "num_blocks": np.array([len(each) for each in ends], np.int32),
+            "block_ends": np.concatenate([*ends, np.zeros(0, np.int32)]),
+        }
+        return tables, [chunk.frames for chunk in chunks]
+
+    def restore(self, tables: Tables, frames: Sequence[bytes], first_sequence: int) -> NDArray[np.int64]:
+        """Holds these chunks instead of its own; returns each chunk's serial number, int64 [C].
+
+        Args:
+            tables: see there.
+            frames: of each chunk, oldest first.
+            first_sequence: sequence number of the first chunk's first transition.
+        """
+        ends = np.split(tables.block_ends, np.cumsum(tables.num_blocks))[:-1]
+        firsts = first_sequence + np.cumsum(tables.length, dtype=np.int64) - tables.length
+        self._chunks = {
+            serial: _StoredChunk(data, own_ends.copy(), first_state, first, length)
+            for serial, (data, own_ends, first_state, first, length) in enumerate(
+                zip(frames, ends, tables.first_state.tolist(), firsts.tolist(), tables.length.tolist(), strict=True)
+            )
+        }
+        self._first_serial, self._next_serial = 0, len(frames)
+        self._nbytes = sum(_chunk_bytes(chunk) for chunk in self._chunks.values())
+        return np.arange(len(frames))
 
     def evict_oldest(self) -> None:
         """Forgets the oldest chunk."""

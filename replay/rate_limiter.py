@@ -1,7 +1,9 @@
 """How often each transition is sampled: a pure object that answers and never waits."""
 
 import math
+from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any
 
 
 def minimum_error_buffer(samples_per_insert: float, max_insert: int, max_sample: int) -> float:
@@ -114,6 +116,35 @@ class RateLimiter:
             raise ValueError(f"a draw of {n} samples is not within 1 … max_sample={self._max_sample}")
         reached_min_size = self._inserts >= self._min_size
         return reached_min_size and self._sigma * self._inserts - (self._samples + n) >= self._min_difference
+
+    def state(self) -> dict[str, Any]:
+        """The counts, and the settings that they belong to: plain values for `restore`."""
+        return {
+            "inserts": self._inserts,
+            "samples": self._samples,
+            "samples_per_insert": float(self._sigma),
+            "min_size": self._min_size,
+        }
+
+    def restore(self, state: Mapping[str, Any], size: int) -> None:
+        """Goes on from what another limiter's `state` returned.
+
+        With other settings than that one's the ratio is kept from now on: what was drawn before is not made up for.
+
+        Args:
+            state: see `state`.
+            size: transitions that are held now; sampling begins at once if they are `min_size` or more.
+
+        Raises:
+            KeyError, TypeError, ValueError: the state is none.
+        """
+        inserts, samples = int(state["inserts"]), int(state["samples"])
+        if inserts < 0 or samples < 0:
+            raise ValueError(f"a limiter cannot have counted {inserts} inserts and {samples} samples")
+        own = {name: value for name, value in self.state().items() if name not in ("inserts", "samples")}
+        if any(state[name] != value for name, value in own.items()) or size < self._min_size:
+            inserts, samples = min(size, self._min_size), 0
+        self._inserts, self._samples = inserts, samples
 
     def insert(self, n: int) -> None:
         """Takes note of n inserted transitions.

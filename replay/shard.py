@@ -1,5 +1,8 @@
 """One shard of the replay: a complete prioritized replay with its own frames, sum tree and rate limiter."""
 
+import copy
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -7,6 +10,7 @@ from common.compression import blocks_for
 from common.types import Chunk, EnvironmentSpec, ShardSample, ShardStats
 from replay.frame_store import FrameStore
 from replay.rate_limiter import RateLimiter
+from replay.snapshot import ShardSnapshot, Tables, check_transitions, newest
 from replay.sum_tree import SumTree
 
 SEQUENCE_BITS = 40
@@ -75,6 +79,7 @@ class ReplayShard:
         self._oldest = 0  # sequence number of the oldest transition held
         self._next = 0  # sequence number of the next one to come
         self._stale_priority_updates = 0
+        self._counted = (0, 0, 0)  # what the limiter had counted when this shard was restored
         self._frames = FrameStore(spec)
         self._tree = SumTree(capacity)
         self._a_tm1 = np.zeros(capacity, np.int32)
@@ -179,15 +184,68 @@ class ReplayShard:
         self._stale_priority_updates += int((~held).sum())
         self._tree.set(sequences[held] % self._capacity, self._to_tree(priorities[held]))
 
+    def snapshot(self) -> ShardSnapshot:
+        """All that an equal shard needs to go on exactly as this one; later changes leave it alone."""
+        slots = self._slots(self._oldest, self.size)
+        chunks, frames = self._frames.snapshot()
+        tables = Tables(
+            a_tm1=self._a_tm1[slots],
+            r_t=self._r_t[slots],
+            discount_t=self._discount_t[slots],
+            steps=self._steps[slots],
+            weight_version=self._weight_version[slots],
+            tree=self._tree.get(slots),
+            **chunks,
+        )
+        header = {
+            **self._identity(),
+            "oldest": self._oldest,
+            "limiter": self._limiter.state(),
+            "rng": self._rng.bit_generator.state,
+        }
+        return ShardSnapshot(header, tables, frames)
+
+    def restore(self, snapshot: ShardSnapshot) -> None:
+        """Takes another shard's contents in the place of its own; of those beyond the capacity the oldest go.
+
+        Raises:
+            ValueError: they are of another environment or priority exponent, or damaged; nothing is changed.
+        """
+        header = snapshot.header
+        for name, value in self._identity().items():
+            if header.get(name) != value:
+                raise ValueError(f"it was made with {name} {header.get(name)} instead of {value}")
+        check_transitions(snapshot.tables, self._spec)
+        tables, frames, dropped = newest(snapshot, self._capacity)
+        limiter, rng = copy.deepcopy(self._limiter), copy.deepcopy(self._rng)
+        try:
+            oldest = int(header["oldest"]) + dropped
+            limiter.restore(header["limiter"], len(tables.a_tm1))
+            rng.bit_generator.state = header["rng"]
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"its header is damaged ({error!r})") from None
+        if not 0 <= oldest < 1 << (SEQUENCE_BITS - 1):
+            raise ValueError(f"its header is damaged (oldest is {oldest})")
+        self._limiter, self._rng = limiter, rng
+        self._oldest, self._next = oldest, oldest + len(tables.a_tm1)
+        slots = self._slots(oldest, self.size)
+        for name in ("a_tm1", "r_t", "discount_t", "steps", "weight_version"):
+            getattr(self, f"_{name}")[slots] = getattr(tables, name)
+        self._chunk[slots] = np.repeat(self._frames.restore(tables, frames, oldest), tables.length)
+        self._tree = SumTree(self._capacity)
+        self._tree.set(slots, tables.tree)
+        self._counted = limiter.inserts, limiter.samples, limiter.inserts_while_sampling
+
     def stats(self) -> ShardStats:
-        """Counters since this shard was made."""
+        """Counters since this shard was made; what a restored one had counted before is left out."""
+        inserts, samples, inserts_while_sampling = self._counted
         return ShardStats(
             size=self.size,
             capacity=self._capacity,
             bytes=self._nbytes(),
-            inserts=self._limiter.inserts,
-            samples=self._limiter.samples,
-            inserts_while_sampling=self._limiter.inserts_while_sampling,
+            inserts=self._limiter.inserts - inserts,
+            samples=self._limiter.samples - samples,
+            inserts_while_sampling=self._limiter.inserts_while_sampling - inserts_while_sampling,
             stale_priority_updates=self._stale_priority_updates,
         )
 
@@ -220,6 +278,15 @@ class ReplayShard:
     def _to_tree(self, priorities: NDArray[np.float32]) -> NDArray[np.float64]:
         leaves: NDArray[np.float64] = (priorities.astype(np.float64) + PRIORITY_EPSILON) ** self._alpha
         return leaves
+
+    def _identity(self) -> dict[str, Any]:
+        """What another shard's contents must have been made with."""
+        return {
+            "frame_shape": list(self._spec.frame_shape),
+            "frame_stack": self._spec.frame_stack,
+            "actions": list(self._spec.action_names),
+            "priority_exponent": self._alpha,
+        }
 
     def _nbytes(self) -> int:
         arrays = (self._a_tm1, self._r_t, self._discount_t, self._steps, self._weight_version, self._chunk)

@@ -1,0 +1,242 @@
+"""A shard's contents as a stream of bytes: taken in an instant, sent in pieces, read without running pickled code.
+
+    8 bytes    MAGIC
+    8 bytes    length of the tables, little-endian
+    tables     a NumPy .npz archive without pickled objects: `header` (JSON) and one array per field of `Tables`
+    the rest   the chunks' compressed frames, oldest chunk first
+
+The first piece ends with the tables; every other one holds whole chunks.
+"""
+
+import io
+import json
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, BinaryIO, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.compression import FRAMES_PER_BLOCK
+from common.types import EnvironmentSpec
+
+MAGIC: Final = b"apexrep1"
+_LENGTH: Final = struct.Struct("<Q")
+_PIECE_BYTES: Final = 4 << 20
+# What NumPy and zipfile raise for bytes that are no archive of arrays.
+_UNREADABLE: Final = (
+    OSError,
+    EOFError,
+    KeyError,
+    ValueError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+
+
+class Tables(NamedTuple):
+    """All of a shard's contents but the frames: T transitions and C chunks, oldest first."""
+
+    a_tm1: NDArray[np.int32]  # [T]
+    r_t: NDArray[np.float32]  # [T]
+    discount_t: NDArray[np.float32]  # [T]
+    steps: NDArray[np.uint8]  # [T]
+    weight_version: NDArray[np.int32]  # [T]
+    tree: NDArray[np.float64]  # [T], priority ** alpha
+    length: NDArray[np.int32]  # [C], transitions
+    first_state: NDArray[np.int32]  # [C]
+    num_blocks: NDArray[np.int32]  # [C]
+    block_ends: NDArray[np.int32]  # [sum of num_blocks], each chunk's own
+
+
+_DTYPES: Final = Tables("i4", "f4", "f4", "u1", "i4", "f8", "i4", "i4", "i4", "i4")  # type: ignore[arg-type]
+
+
+class ShardSnapshot(NamedTuple):
+    """A shard's contents at one moment.
+
+    Attributes:
+        header: plain JSON values of the shard's own.
+        tables: see there; copies.
+        frames: of each chunk; immutable, shared with the shard.
+    """
+
+    header: dict[str, Any]
+    tables: Tables
+    frames: Sequence[bytes]
+
+
+def pieces(snapshot: ShardSnapshot) -> Iterator[bytes]:
+    """The stream, some megabytes at a time."""
+    yield _head(snapshot)
+    yield from _grouped(snapshot.frames)
+
+
+def pieces_of_file(file: BinaryIO) -> Iterator[bytes]:
+    """The stream of a file, cut as `pieces` does.
+
+    Raises:
+        ValueError: it is none, or cut short.
+    """
+    start = file.read(len(MAGIC) + _LENGTH.size)
+    if len(start) < len(MAGIC) + _LENGTH.size or not start.startswith(MAGIC):
+        raise ValueError("it does not begin as a replay snapshot does")
+    head = start + _exactly(file, _LENGTH.unpack(start[len(MAGIC) :])[0])
+    yield head
+    yield from _grouped(_exactly(file, size) for size in Assembly(head).chunk_bytes)
+
+
+class Assembly:
+    """Puts the pieces of a stream together again.
+
+    Args:
+        head: the first piece.
+
+    Raises:
+        ValueError: it is damaged; the message says how.
+    """
+
+    def __init__(self, head: bytes) -> None:
+        self._header, self._tables = _parse_head(head)
+        last = np.cumsum(self._tables.num_blocks) - 1
+        self.chunk_bytes: list[int] = self._tables.block_ends[last].tolist()
+        self._frames: list[bytes] = []
+
+    def add(self, piece: bytes) -> None:
+        """Takes the next piece.
+
+        Raises:
+            ValueError: it does not end with a chunk.
+        """
+        start = 0
+        while start < len(piece) and len(self._frames) < len(self.chunk_bytes):
+            end = start + self.chunk_bytes[len(self._frames)]
+            self._frames.append(piece[start:end])
+            start = end
+        if start != len(piece):
+            raise ValueError("the frames are not as long as the tables say")
+
+    def finish(self) -> ShardSnapshot:
+        """What was sent.
+
+        Raises:
+            ValueError: pieces are missing.
+        """
+        if len(self._frames) != len(self.chunk_bytes):
+            raise ValueError(f"the frames of {len(self.chunk_bytes) - len(self._frames)} chunks are missing")
+        return ShardSnapshot(self._header, self._tables, self._frames)
+
+
+def newest(snapshot: ShardSnapshot, capacity: int) -> tuple[Tables, Sequence[bytes], int]:
+    """The newest chunks that fit, and how many transitions were left out."""
+    tables = snapshot.tables
+    held = np.cumsum(tables.length[::-1], dtype=np.int64)[::-1]  # [C], transitions from each chunk on
+    first = int((held > capacity).sum())
+    dropped = len(tables.a_tm1) - (int(held[first]) if first < len(held) else 0)
+    blocks = int(tables.num_blocks[:first].sum())
+    newest = [array[dropped:] for array in tables[:6]] + [array[first:] for array in tables[6:9]]
+    return Tables(*newest, tables.block_ends[blocks:]), snapshot.frames[first:], dropped
+
+
+def check_transitions(tables: Tables, spec: EnvironmentSpec) -> None:
+    """Whether the transitions are ones that actors could have sent; frames are not decompressed.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    for name in ("r_t", "discount_t", "tree"):
+        if not np.isfinite(getattr(tables, name)).all():
+            raise ValueError(f"its table {name} is not finite")
+    bounds = (
+        ("a_tm1", 0, spec.num_actions - 1),
+        ("discount_t", 0, 1),
+        ("steps", 1, np.iinfo(np.uint8).max),
+        ("first_state", 0, spec.frame_stack - 1),
+    )
+    for name, low, high in bounds:
+        array = getattr(tables, name)
+        if (array < low).any() or (array > high).any():
+            raise ValueError(f"its table {name} is not within {low} … {high}")
+    if (tables.tree <= 0).any():
+        raise ValueError("a transition of its has no priority")
+    _check_blocks(tables)
+
+
+def _head(snapshot: ShardSnapshot) -> bytes:
+    buffer = io.BytesIO()
+    header = np.frombuffer(json.dumps(snapshot.header).encode(), np.uint8)
+    np.savez(buffer, header=header, **snapshot.tables._asdict())
+    tables = buffer.getvalue()
+    return MAGIC + _LENGTH.pack(len(tables)) + tables
+
+
+def _grouped(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Whole chunks joined, some megabytes at a time."""
+    group: list[bytes] = []
+    size = 0
+    for frames in chunks:
+        group.append(frames)
+        size += len(frames)
+        if size >= _PIECE_BYTES:
+            yield b"".join(group)
+            group, size = [], 0
+    if group:
+        yield b"".join(group)
+
+
+def _exactly(file: BinaryIO, size: int) -> bytes:
+    try:
+        data = file.read(size)
+    except (OverflowError, MemoryError):  # a damaged length
+        data = b""
+    if len(data) != size:
+        raise ValueError("it is cut short")
+    return data
+
+
+def _parse_head(head: bytes) -> tuple[dict[str, Any], Tables]:
+    try:
+        with np.load(io.BytesIO(head[len(MAGIC) + _LENGTH.size :]), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in ("header", *Tables._fields)}
+        header = json.loads(arrays.pop("header").tobytes())
+    except _UNREADABLE as error:
+        raise ValueError(f"its tables cannot be read ({error})") from None
+    tables = Tables(**arrays)
+    if not isinstance(header, dict):
+        raise ValueError("its header is no table")
+    _check(tables)
+    return header, tables
+
+
+def _check(tables: Tables) -> None:
+    """Whether the tables agree with one another; what they say of transitions is not looked at."""
+    for name, array, dtype in zip(Tables._fields, tables, _DTYPES, strict=True):
+        if array.dtype != dtype or array.ndim != 1:
+            raise ValueError(f"its table {name} is {array.dtype} {array.shape}")
+    if len({len(array) for array in tables[:6]}) != 1 or len({len(array) for array in tables[6:9]}) != 1:
+        raise ValueError("its tables are not equally long")
+    if (tables.length < 1).any() or tables.length.sum(dtype=np.int64) != len(tables.a_tm1):
+        raise ValueError("its chunks do not hold its transitions")
+    if (tables.num_blocks < 1).any() or tables.num_blocks.sum(dtype=np.int64) != len(tables.block_ends):
+        raise ValueError("its chunks do not hold its blocks")
+    first = np.zeros(len(tables.block_ends), bool)
+    first[np.cumsum(tables.num_blocks) - tables.num_blocks] = True
+    previous = np.where(first, 0, np.roll(tables.block_ends, 1))
+    if (tables.block_ends <= previous).any():
+        raise ValueError("the ends of its blocks do not increase")
+
+
+def _check_blocks(tables: Tables) -> None:
+    """Whether each chunk has the blocks of frames that its transitions need."""
+    if not len(tables.length):
+        return
+    starts = np.cumsum(tables.length) - tables.length
+    place = np.arange(len(tables.steps)) - np.repeat(starts, tables.length)  # in the chunk, [T]
+    frames = tables.first_state + np.maximum.reduceat(place + tables.steps, starts) + 1  # [C]
+    if (np.ceil(frames / FRAMES_PER_BLOCK) != tables.num_blocks).any():
+        raise ValueError("a chunk of its has not the blocks of frames that its transitions need")
