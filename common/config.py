@@ -55,6 +55,10 @@ class AgentConfig:
     is 0.9; 0: off."""
     munchausen_temperature: float = 0.03
     """Temperature of the policy in them, in units of scaled reward."""
+    target_epsilon: float = 0.0
+    """Exploration of the policy whose value the targets are, as in Expected Sarsa (van Seijen et al., 2009), so that it
+    learns to keep away from places where one random action is fatal. It counts at each bootstrap alone, which with
+    `watkins` is once in `n_step` steps; 0: the greedy policy."""
     dueling: bool = False
     """Dueling value and advantage streams (Wang et al., 2016)."""
     network: Literal["nature", "nips"] = "nips"

@@ -48,6 +48,7 @@ def _ranges(config: Config) -> Iterable[tuple[str, float | None, float, float]]:
     yield "--agent.n-step", agent.n_step, 1, 100
     yield "--agent.munchausen", agent.munchausen, 0, 1
     yield "--agent.munchausen-temperature", agent.munchausen_temperature, 1e-6, 1e6
+    yield "--agent.target-epsilon", agent.target_epsilon, 0, 1
     yield "--agent.flag-reward", agent.flag_reward, -1e6, 1e6
     yield "--agent.reward-scale", agent.reward_scale, 1e-9, 1e9
     yield "--actors.count", None if actors.count == "auto" else actors.count, 1, 100_000

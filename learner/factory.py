@@ -20,6 +20,7 @@ def build_learner(
         double=agent.double,
         munchausen=agent.munchausen,
         munchausen_temperature=agent.munchausen_temperature,
+        target_epsilon=agent.target_epsilon,
         dueling=agent.dueling,
         architecture=agent.network,
         layer_norm=agent.layer_norm,

@@ -74,6 +74,7 @@ class Learner:
         layer_norm: the network's option.
         munchausen: alpha of Munchausen targets, which take the place of (double) DQN's; 0: none.
         munchausen_temperature: their policy's.
+        target_epsilon: exploration of the policy whose value the targets are.
         learning_rate_final: step size that it decays to linearly; None: it stays.
         learning_rate_decay_updates: updates until then.
         average_decay: of the moving average of the weights that is the policy; 0: the policy is the online network.
@@ -100,6 +101,7 @@ class Learner:
         layer_norm: bool = False,
         munchausen: float = 0.0,
         munchausen_temperature: float = 0.03,
+        target_epsilon: float = 0.0,
         learning_rate_final: float | None = None,
         learning_rate_decay_updates: int = 1,
         average_decay: float = 0.0,
@@ -116,6 +118,7 @@ class Learner:
             double=double,
             munchausen=munchausen,
             munchausen_temperature=munchausen_temperature,
+            target_epsilon=target_epsilon,
             learning_rate=learning_rate,
             adam_epsilon=adam_epsilon,
             huber_delta=huber_delta,

@@ -6,21 +6,24 @@ from torch import Tensor
 _LOWEST_LOG_POLICY = -1.0  # l_0 of the paper
 
 
-def dqn_target(r_t: Tensor, discount_t: Tensor, q_t_target: Tensor) -> Tensor:
+def dqn_target(r_t: Tensor, discount_t: Tensor, q_t_target: Tensor, *, epsilon: float = 0.0) -> Tensor:
     """`r_t + discount_t * max_a q_t_target(a)`, Mnih et al., 2015.
 
     Args:
         r_t: [B], the n-step return up to the bootstrap.
         discount_t: [B], 0 where the episode terminated.
         q_t_target: [B, A], the target network's Q-values of s_t.
+        epsilon: see `epsilon_greedy_value`.
 
     Returns:
         [B]
     """
-    return r_t + discount_t * q_t_target.amax(dim=1)
+    return r_t + discount_t * epsilon_greedy_value(q_t_target.amax(dim=1), q_t_target, epsilon)
 
 
-def double_dqn_target(r_t: Tensor, discount_t: Tensor, q_t_online: Tensor, q_t_target: Tensor) -> Tensor:
+def double_dqn_target(
+    r_t: Tensor, discount_t: Tensor, q_t_online: Tensor, q_t_target: Tensor, *, epsilon: float = 0.0
+) -> Tensor:
     """`r_t + discount_t * q_t_target(argmax_a q_t_online(a))`, van Hasselt et al., 2016.
 
     Args:
@@ -28,11 +31,13 @@ def double_dqn_target(r_t: Tensor, discount_t: Tensor, q_t_online: Tensor, q_t_t
         discount_t: [B], 0 where the episode terminated.
         q_t_online: [B, A], the online network's Q-values of s_t; they choose the action.
         q_t_target: [B, A], the target network's Q-values of s_t; they value it.
+        epsilon: see `epsilon_greedy_value`.
 
     Returns:
         [B]
     """
-    return r_t + discount_t * take_actions(q_t_target, q_t_online.argmax(dim=1))
+    value = take_actions(q_t_target, q_t_online.argmax(dim=1))
+    return r_t + discount_t * epsilon_greedy_value(value, q_t_target, epsilon)
 
 
 def munchausen_target(
@@ -44,6 +49,7 @@ def munchausen_target(
     *,
     alpha: float,
     temperature: float,
+    epsilon: float = 0.0,
 ) -> Tensor:
     """The target of Munchausen DQN, Vieillard et al., 2020, equation 1.
 
@@ -60,6 +66,7 @@ def munchausen_target(
         q_t_target: [B, A], its Q-values of s_t.
         alpha: weight of the log-policy.
         temperature: of the policy, in units of scaled reward.
+        epsilon: see `epsilon_greedy_value`.
 
     Returns:
         [B]
@@ -67,7 +74,22 @@ def munchausen_target(
     log_policy = torch.log_softmax(q_tm1_target / temperature, dim=1)
     bonus = alpha * (temperature * take_actions(log_policy, a_tm1)).clamp(_LOWEST_LOG_POLICY, 0)
     soft_maximum = temperature * torch.logsumexp(q_t_target / temperature, dim=1)
-    return r_t + bonus + discount_t * soft_maximum
+    return r_t + bonus + discount_t * epsilon_greedy_value(soft_maximum, q_t_target, epsilon)
+
+
+def epsilon_greedy_value(greedy_value: Tensor, q: Tensor, epsilon: float) -> Tensor:
+    """[B], the value of a state where a random action is taken with probability epsilon.
+
+    `(1 - epsilon) * greedy_value + epsilon * mean_a q(a)`: Expected Sarsa (van Seijen et al., 2009) for the policy that
+    is evaluated. Values of the greedy policy lead along the edges of pits, where one random action is fatal (Sutton &
+    Barto, 2018, example 6.6).
+
+    Args:
+        greedy_value: [B], of the action that is not random.
+        q: [B, A]
+        epsilon: 0 … 1; 0 leaves the greedy value as it is.
+    """
+    return torch.lerp(greedy_value, q.mean(dim=1), epsilon) if epsilon else greedy_value
 
 
 def take_actions(q: Tensor, action: Tensor) -> Tensor:

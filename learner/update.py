@@ -43,6 +43,7 @@ class UpdateStep:
         double: double DQN targets; else plain DQN.
         munchausen: alpha of Munchausen targets, which take the place of the others; 0: none.
         munchausen_temperature: their policy's.
+        target_epsilon: exploration of the policy whose value the targets are.
         learning_rate: Adam's step size.
         adam_epsilon: Adam's denominator offset.
         huber_delta: absolute TD error at which the loss turns linear.
@@ -57,6 +58,7 @@ class UpdateStep:
         double: bool,
         munchausen: float,
         munchausen_temperature: float,
+        target_epsilon: float,
         learning_rate: float,
         adam_epsilon: float,
         huber_delta: float,
@@ -74,6 +76,7 @@ class UpdateStep:
         self._double = double
         self._munchausen = munchausen
         self._temperature = munchausen_temperature
+        self._epsilon = target_epsilon
         self._huber_delta = huber_delta
         self._max_grad_norm = max_grad_norm
         # Its version and what it computes with: one value, because another thread may read it meanwhile.
@@ -177,11 +180,12 @@ class UpdateStep:
                 q_t_target,
                 alpha=self._munchausen,
                 temperature=self._temperature,
+                epsilon=self._epsilon,
             )
         if not self._double:
-            return dqn_target(inputs.r_t, inputs.discount_t, q_t_target)
+            return dqn_target(inputs.r_t, inputs.discount_t, q_t_target, epsilon=self._epsilon)
         q_t_online = self.online.values(inputs.s_t, weights)
-        return double_dqn_target(inputs.r_t, inputs.discount_t, q_t_online, q_t_target)
+        return double_dqn_target(inputs.r_t, inputs.discount_t, q_t_online, q_t_target, epsilon=self._epsilon)
 
 
 def _detached(weights: dict[str, Tensor]) -> dict[str, Tensor]:

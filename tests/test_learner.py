@@ -351,3 +351,13 @@ def test_munchausen_targets_take_the_target_networks_values_of_both_states() -> 
     )
     expected = target - take_actions(q["online", "tm1"], torch.tensor(batch.a_tm1))
     np.testing.assert_allclose(learner.update(batch).td_error, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_targets_value_the_policy_that_explores() -> None:
+    learner = make_learner(target_epsilon=1.0, learning_rate=0.05)
+    train(learner, 20)  # so that online and target network differ
+    state, batch = learner.state_dict(), random_batch(VECTOR_SPEC, seed=99, size=64)
+    q_tm1 = q_values(network_of(state["online"]), batch.stack(batch.s_tm1))
+    mean = q_values(network_of(state["target"]), batch.stack(batch.s_t)).mean(axis=1)
+    expected = batch.r_t + batch.discount_t * mean - q_tm1[np.arange(64), batch.a_tm1]
+    np.testing.assert_allclose(learner.update(batch).td_error, expected, rtol=1e-4, atol=1e-5)

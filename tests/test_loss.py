@@ -43,3 +43,18 @@ def test_munchausen_target_without_bonus_tends_to_dqns_as_the_temperature_falls(
     actions = torch.tensor([0, 1, 0])
     target = munchausen_target(R_T, DISCOUNT_T, actions, Q_T_ONLINE, Q_T_TARGET, alpha=0.0, temperature=1e-3)
     torch.testing.assert_close(target, dqn_target(R_T, DISCOUNT_T, Q_T_TARGET))
+
+
+def test_values_of_a_policy_that_explores_mix_in_the_mean() -> None:
+    # means of Q_T_TARGET: 15, 15, 35; 20 -> 0.8 * 20 + 0.2 * 15 = 19, 40 -> 39, and for double DQN 30 -> 31
+    expected = torch.tensor([1.0 + 0.9 * 19, -1.0, 2.0 + 0.5 * 39])
+    torch.testing.assert_close(dqn_target(R_T, DISCOUNT_T, Q_T_TARGET, epsilon=0.2), expected)
+    expected[2] = 2.0 + 0.5 * 31
+    torch.testing.assert_close(double_dqn_target(R_T, DISCOUNT_T, Q_T_ONLINE, Q_T_TARGET, epsilon=0.2), expected)
+
+
+def test_munchausen_values_of_a_policy_that_explores_mix_in_the_mean() -> None:
+    actions = torch.tensor([0, 1, 0])
+    settings = {"alpha": 0.0, "temperature": 1e-3, "epsilon": 0.2}
+    target = munchausen_target(R_T, DISCOUNT_T, actions, Q_T_ONLINE, Q_T_TARGET, **settings)
+    torch.testing.assert_close(target, dqn_target(R_T, DISCOUNT_T, Q_T_TARGET, epsilon=0.2))
