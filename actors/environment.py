@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from actors.cores import make_core, resolve_core
 from actors.gridworld import DEFAULT_MAX_STEPS, GridworldEnvironment, gridworld_spec
 from actors.mario import Info, MarioRules, SavedRules
-from actors.preprocessing import FRAME_SHAPE
+from actors.preprocessing import FRAME_SHAPE, show_buttons
 from actors.synthetic import DEFAULT_MAX_STEPS as SYNTHETIC_MAX_STEPS
 from actors.synthetic import RECORDED_FRAMES, Recording, SyntheticEnvironment, record
 from common.actions import ACTION_SETS, ActionSet
@@ -34,6 +34,7 @@ def make_environment(
     noop_max: int = 30,
     sticky_actions: float = 0.0,
     max_steps: int | None = None,
+    show_buttons: bool = False,
     step_ms: float = 0.0,
     seed: Seed = 0,
     exploring_starts: bool = True,
@@ -51,6 +52,7 @@ def make_environment(
         noop_max: each episode starts with 0 … noop_max raw frames without a button pressed, drawn evenly.
         sticky_actions: probability, at each raw frame, that the previous frame's buttons stay pressed.
         max_steps: agent steps after which an episode is truncated; None: unlimited, in "synthetic" 400.
+        show_buttons: Mario only, whether frames show the buttons held (`actors.preprocessing.show_buttons`).
         step_ms: synthetic only, milliseconds that a step sleeps.
         seed: of everything random in the environment.
         exploring_starts: gridworld only, see `GridworldEnvironment`.
@@ -79,6 +81,7 @@ def make_environment(
         noop_max=noop_max,
         sticky_actions=sticky_actions,
         max_steps=max_steps,
+        shows_buttons=show_buttons,
         seed=seed,
     )
 
@@ -119,7 +122,7 @@ class MarioEnvironment(gym.Env[NDArray[np.uint8], int]):
 
     A step holds an action for `frame_skip` raw frames, less where the episode ends. The reward is the sum of the rules'
     rewards over these. The new frame is the maximum of the step's last two raw frames, or its only one, through
-    `actors.preprocessing`.
+    `actors.preprocessing`; it can show the buttons that are held at the step's end.
 
     A single stage ends with death, flag or axe; `clear` is then whether it was flag or axe. "game" starts in 1-1
     with three lives and ends with the last one, or with the axe of 8-4. There `stages_cleared` counts flags and axes,
@@ -142,6 +145,7 @@ class MarioEnvironment(gym.Env[NDArray[np.uint8], int]):
         noop_max: int,
         sticky_actions: float,
         max_steps: int | None,
+        shows_buttons: bool,
         seed: Seed,
     ) -> None:
         """See `make_environment`."""
@@ -161,6 +165,7 @@ class MarioEnvironment(gym.Env[NDArray[np.uint8], int]):
         self._noop_max = noop_max
         self._sticky_actions = sticky_actions
         self._max_steps = max_steps
+        self._shows_buttons = shows_buttons
         self._rng = np.random.default_rng(seed)
         self._rules_of: dict[str, MarioRules] = {}
         self._stage = self._stages[0]
@@ -189,7 +194,7 @@ class MarioEnvironment(gym.Env[NDArray[np.uint8], int]):
         info = self._start(rules)
         self._over = False
         self._state[:] = 0
-        self._state[-1] = rules.core.read_frame(pooled=False)
+        self._state[-1] = self._finished(rules.core.read_frame(pooled=False))
         return self._state.copy(), self._full_info(info)
 
     def step(self, action: int) -> tuple[NDArray[np.uint8], float, bool, bool, Info]:
@@ -285,7 +290,13 @@ class MarioEnvironment(gym.Env[NDArray[np.uint8], int]):
             if done:
                 break
         self._raw_frames += i
-        return total, done, info, rules.core.read_frame(pooled=i > 1)
+        return total, done, info, self._finished(rules.core.read_frame(pooled=i > 1))
+
+    def _finished(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The frame as the agent sees it."""
+        if self._shows_buttons:
+            show_buttons(frame, self._held)
+        return frame
 
     def _sticks(self) -> bool:
         """Whether the previous raw frame's buttons stay pressed."""

@@ -4,10 +4,12 @@ The arithmetic is that of the Super Mario notebooks that this project started fr
 them: float32 grey, `INTER_AREA` to 84 x 110, rows 18 to 101, truncation to bytes.
 """
 
+import functools
 from typing import Final
 
 import cv2
 import numpy as np
+from nes_py.wrappers import JoypadSpace
 from numpy.typing import NDArray
 
 FRAME_SHAPE: Final = (84, 84)
@@ -15,6 +17,10 @@ SCREEN_ROWS: Final = slice(39, 223)
 """The rows of the screen, of 240, that reach the network: the resized rows 18 … 101 cover 39.3 … 222.5."""
 
 _RED, _GREEN, _BLUE = np.float32(0.299), np.float32(0.587), np.float32(0.114)
+
+BUTTON_PIXELS: Final = 4
+"""Side of the square that shows one button; the first layer's filters move on by as much."""
+_SHOWN_BUTTONS: Final = ("A", "B", "up", "down", "left", "right")
 
 # 240 x 256 pixels become 110 x 84, 24 rows 11: the first 24 rows do not matter to the rows kept, and can be left out
 # without moving any other.
@@ -75,3 +81,24 @@ def preprocess(screen: NDArray[np.uint8], canvas: Canvas | None = None) -> NDArr
     canvas = canvas or Canvas()
     weigh_colours(screen[SCREEN_ROWS], canvas.rows)
     return canvas.shrink()
+
+
+def show_buttons(frame: NDArray[np.uint8], held: int) -> None:
+    """Draws the buttons that are held into a frame: squares in its upper left corner, white if pressed, else black.
+
+    From left to right A, B, up, down, left, right. Mario jumps again only once A was let go, which no picture of him
+    shows: without this an agent may stand before a step for ever, holding A.
+
+    Args:
+        frame: grey, uint8 [84, 84]; changed in place.
+        held: the controller's byte.
+    """
+    squares = _squares(held)
+    frame[:BUTTON_PIXELS, : len(squares)] = squares
+
+
+@functools.cache
+def _squares(held: int) -> NDArray[np.uint8]:
+    """One row of pixels."""
+    bits = [JoypadSpace._button_map[button] for button in _SHOWN_BUTTONS]
+    return np.array([255 if held & bit else 0 for bit in bits], np.uint8).repeat(BUTTON_PIXELS)

@@ -30,6 +30,9 @@ class EnvConfig:
     """Each episode starts with 0 to this many raw frames without a button pressed, drawn evenly."""
     sticky_actions: float = 0.0
     """Probability, at each raw frame, that the previous frame's buttons stay pressed (Machado et al., 2018)."""
+    show_buttons: bool = False
+    """Whether frames show the buttons that are held, in their upper left corner: Mario jumps again only once A was let
+    go, which his picture does not show (compare the last action as an input in R2D2, Kapturowski et al., 2019)."""
     max_steps: int | None = None
     """Agent steps after which an episode is truncated; unlimited if not given (the game's clock ends it), in
     the synthetic environment 400."""

@@ -56,6 +56,7 @@ class Protocol:
             noop_max=env.noop_max,
             sticky_actions=env.sticky_actions,
             max_steps=env.max_steps,
+            show_buttons=env.show_buttons,
         )
 
     def randomness(self) -> str:
@@ -81,6 +82,7 @@ class Protocol:
         of_mario: dict[str, object] = {
             "noop_max": env.noop_max,
             "sticky_actions": env.sticky_actions,
+            "show_buttons": env.show_buttons,
             "core": resolve_core(env.core),
             "actions": env.actions,
             "frame_skip": env.frame_skip,
@@ -143,6 +145,8 @@ def _trained_env(policy: Policy) -> EnvConfig:
     try:
         known = {field.name for field in fields(EnvConfig)}
         settings = {name: value for name, value in dict(saved).items() if name in known}  # type: ignore[call-overload]
+        # A policy that does not say so has never seen buttons.
+        settings = {"show_buttons": False} | settings
         env = EnvConfig(**settings | {"stages": tuple(settings.get("stages", EnvConfig().stages))})
         validate(replace(Config(), env=env))
     except (TypeError, ValueError, UserError) as error:

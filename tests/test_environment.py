@@ -190,6 +190,31 @@ def test_an_episode_is_not_marked_by_earlier_ones(make: Make) -> None:
     assert trace(env, 100) == first
 
 
+def test_frames_show_the_buttons_that_are_held(make: Make) -> None:
+    plain, showing = make(actions="complex"), make(actions="complex", show_buttons=True)
+    names = ACTION_SETS["complex"]
+    states = [(plain.reset()[0], showing.reset()[0], "NOOP")]
+    for action in (names.index("right+A+B"), names.index("right+B"), names.index("left"), names.index("down")):
+        states.append((plain.step(action)[0], showing.step(action)[0], names[action]))
+    for without, state, action in states:
+        squares = state[-1][:4, :24].reshape(4, 6, 4)
+        assert (squares == squares[0, :, :1][None]).all()
+        held = {
+            name for name, lit in zip(("A", "B", "up", "down", "left", "right"), squares[0, :, 0], strict=True) if lit
+        }
+        assert held == set(action.split("+")) - {"NOOP"}
+        assert set(np.unique(squares)) <= {0, 255}
+        state[-1][:4, :24] = without[-1][:4, :24]
+        np.testing.assert_array_equal(state[-1], without[-1])
+
+
+def test_frames_show_the_buttons_that_stick(make: Make) -> None:
+    env = make(show_buttons=True, sticky_actions=0.9, seed=2)
+    env.reset()
+    shown = [bool(env.step(RUN if step % 2 else 0)[0][-1][0, 20]) for step in range(40)]  # right
+    assert sum(lit != bool(step % 2) for step, lit in enumerate(shown)) > 5
+
+
 def test_noop_starts_are_drawn_evenly(make: Make) -> None:
     env = make(noop_max=3)
     counts = np.bincount([env.reset()[1]["raw_frames"] for _ in range(400)], minlength=5)

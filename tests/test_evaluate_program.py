@@ -84,6 +84,7 @@ def test_the_same_command_gives_the_same_json_and_prints_the_table_alone(tmp_pat
     assert result["protocol"] | {"randomness": ""} == {
         "env": "mario", "episodes": 3, "epsilon": 0.3, "seed": 7, "max_steps": 15, "randomness": "", "noop_max": 30,
         "sticky_actions": 0.0, "core": resolve_core("auto"), "actions": "simple", "frame_skip": 3, "frame_stack": 4,
+        "show_buttons": False,
     }  # fmt: skip
     assert list(result["stages"]) == ["1-1", "1-3"]
     stage = result["stages"]["1-1"]
@@ -91,6 +92,17 @@ def test_the_same_command_gives_the_same_json_and_prints_the_table_alone(tmp_pat
     assert len(stage["per_episode"]) == 3
     assert stage["mean_x"] == sum(episode["x"] for episode in stage["per_episode"]) / 3
     assert stage["mean_length"] == 15
+
+
+@pytest.mark.parametrize(("env", "shown"), [({}, False), ({"frame_skip": 4}, False), ({"show_buttons": True}, True)])
+def test_a_policy_sees_buttons_only_if_it_was_trained_to(tmp_path: Path, env: dict[str, Any], shown: bool) -> None:
+    policy = load_policy(save_mario(tmp_path / "p.pt", **env))
+    protocol = resolve_protocol(policy, {}, epsilon=0.0, episodes=1, seed=0)
+    assert protocol.env.show_buttons == shown
+    game = protocol.make_environment()
+    state = game.reset()[0]
+    assert (not state[-1][:4, :24].any()) == shown  # black squares, or the sky
+    game.close()
 
 
 def test_another_seed_gives_other_episodes(grid_policy: Path, tmp_path: Path) -> None:
@@ -195,6 +207,7 @@ def test_the_grids_protocol_has_null_for_what_does_not_apply(grid_policy: Path, 
     assert json.loads(out.read_text())["protocol"] | {"randomness": ""} == {
         "env": "gridworld", "episodes": 1, "epsilon": 0.01, "seed": 0, "max_steps": 100, "randomness": "",
         "noop_max": None, "sticky_actions": None, "core": None, "actions": None, "frame_skip": None, "frame_stack": 1,
+        "show_buttons": None,
     }  # fmt: skip
 
 
