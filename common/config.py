@@ -198,6 +198,9 @@ class CheckpointConfig:
     """Updates between checkpoints, beside the time."""
     keep: int = 3
     """Newest checkpoints kept."""
+    replay: bool = True
+    """Whether checkpoints hold the replay's contents, about a kilobyte a transition; without them the replay of a
+    resumed run fills anew before the learner goes on."""
 
 
 @dataclass(frozen=True)

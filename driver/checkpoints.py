@@ -1,6 +1,9 @@
 """Writes the run's checkpoints in the background and reads the one to resume from."""
 
+import functools
 import logging
+import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from common.errors import UserError
 from common.types import EnvironmentSpec
 from driver.counters import Counters
 from driver.evaluations import Score, policy_metadata
+from driver.replay_files import ReplayNotSavedError, replay_writers
 from driver.run_directory import RunDirectory
 from learner.checkpoint import (
     CheckpointData,
@@ -38,11 +42,20 @@ class CheckpointWriter:
         """Whether one is being written."""
         return self._writing is not None and not self._writing.done()
 
-    def start(self, learner: dict[str, Any], counters: Counters, best: Score | None) -> None:
-        """Starts writing; the counters are taken as they are now."""
+    def start(
+        self, learner: dict[str, Any], counters: Counters, best: Score | None, shards: Sequence[Any] = ()
+    ) -> None:
+        """Starts writing; the counters are taken as they are now.
+
+        Args:
+            learner: its state.
+            counters: the run's.
+            best: the best policy's score.
+            shards: handles of the replay shards whose contents are to be in it.
+        """
         state = {"counters": counters.to_json(), "best": best}
         metadata = policy_metadata(self._config, counters, learner["updates"])
-        self._writing = self._thread.submit(self._write, learner, state, metadata)
+        self._writing = self._thread.submit(self._write, learner, state, metadata, shards)
 
     def finished(self) -> Path | CheckpointError | None:
         """The outcome of the last one, once; None while there is none."""
@@ -66,8 +79,18 @@ class CheckpointWriter:
         except CheckpointError as error:
             return error
 
-    def _write(self, learner: dict[str, Any], state: dict[str, Any], metadata: dict[str, Any]) -> Path:
-        path = save_checkpoint(self._root, learner, spec=self._spec, metadata=metadata, state=state)
+    def _write(
+        self, learner: dict[str, Any], state: dict[str, Any], metadata: dict[str, Any], shards: Sequence[Any]
+    ) -> Path:
+        started = time.monotonic()
+        save = functools.partial(save_checkpoint, self._root, learner, spec=self._spec, metadata=metadata, state=state)
+        try:
+            path = save(extra=replay_writers(shards))
+        except ReplayNotSavedError as error:
+            _log.warning("the checkpoint is without the replay: %s", error)
+            path = save()
+        size = sum(file.stat().st_size for file in path.iterdir())
+        _log.info("checkpoint %s: %.1f MB in %.1f s", path, size / 1e6, time.monotonic() - started)
         try:
             prune(self._root, self._config.checkpoint.keep)
         except OSError as error:

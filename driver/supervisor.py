@@ -4,7 +4,7 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,10 +69,21 @@ class Supervisor:
     _stopping: bool = False
     _next_stats: float = 0.0
 
-    def start(self, learner_state: dict[str, Any] | None) -> None:
-        """Creates every process; the learner continues from `learner_state` if there is one."""
+    @property
+    def shards(self) -> tuple[Any, ...]:
+        """Handles of the replay shards."""
+        return tuple(self._shards)
+
+    def start(self, learner_state: dict[str, Any] | None, fill: Callable[[Sequence[Any]], None]) -> None:
+        """Creates every process.
+
+        Args:
+            learner_state: what the learner continues from, if anything.
+            fill: is given the empty shards before anybody else knows of them.
+        """
         incarnation = self._first_incarnation()
         self._shards = [self.roles.shard(index, incarnation) for index in range(self.roles.config.replay.shards)]
+        fill(self.shards)
         self._learner = self.roles.learner(self._shards, learner_state, self.counters.weight_version)
         for index in range(self.roles.plan.actors):
             self._actors[index] = _ActorSlot(self._new_actor(index, incarnation), incarnation)

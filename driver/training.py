@@ -1,8 +1,10 @@
 """One training session from start to end: what `launch.py` does once it knows its options."""
 
 import contextlib
+import functools
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from driver.options import LaunchOptions, dump_config
 from driver.plan import Plan, machine_cores, make_plan, memory_for_replay, transition_bytes
 from driver.provenance import describe_origin
 from driver.ray_session import Session, ray_session
+from driver.replay_files import restore_replay
 from driver.roles import Roles
 from driver.run_directory import RunDirectory
 from driver.stop import StopSignals
@@ -190,7 +193,7 @@ class Training:
         say(f"run directory {self._run_dir.path}")
         say(f"watch it with: tensorboard --host localhost --logdir {self._run_dir.path}")
         if data is not None:
-            say(f"resuming from {data.path.name}: {self._counters.env_steps:,} env steps; the replay fills anew")
+            say(f"resuming from {data.path.name}: {self._counters.env_steps:,} env steps")
         elif self._counters.sessions:
             say("resuming a run that has no checkpoint yet: starting from its beginning")
         each = transition_bytes(config, Roles(config, plan).spec)
@@ -201,7 +204,7 @@ class Training:
     def run(self, signals: StopSignals, data: CheckpointData | None) -> int:
         """Runs to the end; returns the exit status."""
         try:
-            self._supervisor.start(None if data is None else data.learner)
+            self._supervisor.start(None if data is None else data.learner, functools.partial(self._fill, data))
             ending = self._loop(signals)
             return self._finish(ending, signals)
         except RunFailedError as failure:
@@ -213,6 +216,12 @@ class Training:
             return 1
         finally:
             self._close()
+
+    def _fill(self, data: CheckpointData | None, shards: Sequence[Any]) -> None:
+        """Gives empty shards what the checkpoint has for them."""
+        if data is not None:
+            reason = restore_replay(shards, data.extra)
+            self._event("the replay goes on as it was" if reason is None else f"the replay fills anew: {reason}")
 
     def _loop(self, signals: StopSignals) -> str:
         next_redraw = 0.0
@@ -281,7 +290,7 @@ class Training:
     def _checkpoint_now(self, learner: dict[str, Any]) -> bool:
         """Writes a checkpoint and waits for it; tells whether it is there."""
         self._wait_for_checkpoint()
-        self._checkpoints.start(learner, self._counters, self._best.score)
+        self._start_checkpoint(learner)
         return self._wait_for_checkpoint()
 
     def _checkpoint_if_due(self, now: float) -> None:
@@ -299,7 +308,11 @@ class Training:
 
     def _save(self, learner: dict[str, Any]) -> None:
         self._checkpoint_requested = False
-        self._checkpoints.start(learner, self._counters, self._best.score)
+        self._start_checkpoint(learner)
+
+    def _start_checkpoint(self, learner: dict[str, Any]) -> None:
+        shards = self._supervisor.shards if self._config.checkpoint.replay else ()
+        self._checkpoints.start(learner, self._counters, self._best.score, shards)
 
     def _report_checkpoint(self) -> None:
         self._report(self._checkpoints.finished())
@@ -312,8 +325,6 @@ class Training:
     def _report(self, outcome: Path | CheckpointError | None) -> None:
         if isinstance(outcome, CheckpointError):
             self._event(f"warning: {outcome}; earlier checkpoints are whole, training goes on")
-        elif outcome is not None:
-            _log.info("checkpoint %s", outcome)
 
     def _actor(self, report: ActorReport) -> None:
         self._window.take_actor(report)

@@ -5,7 +5,7 @@ Both clients belong to one thread. Everything that they hold is bounded, and all
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from common.types import Batch, Chunk, EnvironmentSpec, ShardSample, ShardStats
 from replay.client import merge, priorities_by_shard, split_evenly
 from replay.rate_limiter import RateLimiter
 from replay.shard import ReplayShard
+from replay.snapshot import Assembly, pieces
 
 ShardHandle = ActorHandle[Any]
 
@@ -46,6 +47,8 @@ class RemoteReplayShard:
         incarnation: int = 0,
     ) -> None:
         self._shard = ReplayShard(capacity, spec, priority_exponent, limiter, seed, incarnation)
+        self._pieces: Iterator[bytes] = iter(())
+        self._assembly: Assembly | None = None
 
     def can_insert(self, n: int) -> bool:
         """See `ReplayShard.can_insert`."""
@@ -67,6 +70,37 @@ class RemoteReplayShard:
         """See `ReplayShard.stats`."""
         return self._shard.stats()
 
+    def begin_snapshot(self) -> None:
+        """Takes a snapshot of the shard as it is now; `snapshot_piece` sends it, and not to two callers at once."""
+        self._pieces = pieces(self._shard.snapshot())
+
+    @ray.method(concurrency_group="snapshot")
+    def snapshot_piece(self) -> bytes | None:
+        """The snapshot's next piece, None after the last one; in a thread beside sampling and inserting."""
+        return next(self._pieces, None)
+
+    def restore_piece(self, piece: bytes) -> None:
+        """Takes the next piece of a snapshot.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        if self._assembly is None:
+            self._assembly = Assembly(piece)
+        else:
+            self._assembly.add(piece)
+
+    def finish_restore(self) -> None:
+        """Makes the snapshot that was sent this shard's contents.
+
+        Raises:
+            ValueError: see `ReplayShard.restore`.
+        """
+        assembly, self._assembly = self._assembly, None
+        if assembly is None:
+            raise ValueError("no snapshot was sent")
+        self._shard.restore(assembly.finish())
+
     @ray.method(concurrency_group="health")
     def ping(self) -> None:
         """Answers at once, whatever else this process is doing."""
@@ -87,7 +121,7 @@ def start_shard(
     Args:
         options: further Ray actor options, such as `scheduling_strategy`.
     """
-    actor_class = ray.remote(concurrency_groups={"health": 1})(RemoteReplayShard)  # type: ignore[call-overload]
+    actor_class = ray.remote(concurrency_groups={"health": 1, "snapshot": 1})(RemoteReplayShard)  # type: ignore[call-overload]
     shard: ShardHandle = actor_class.options(num_cpus=0, max_restarts=0, **options).remote(
         capacity, spec, priority_exponent, limiter, seed, incarnation
     )

@@ -68,6 +68,26 @@ def test_a_run_on_the_real_emulator_leaves_metrics_checkpoint_and_best_policy_an
     assert "complete" in err
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_resumed_run_goes_on_with_the_replays_contents_if_they_were_kept(kept: bool, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    # No chance for the fresh replay of the resumed run to fill up before its first line of progress.
+    options = ["--checkpoint.replay", "true" if kept else "false", "--replay.min-size", "1500"]
+    status, _, err = finish(start(run, *GRID, *options, "--max-updates", "400"))
+    assert (status, err) == (0, "")
+    last = progress(run)[-1]
+    status, out, err = finish(start_raw("--resume", str(run), "--max-updates", "500"))
+    assert (status, err) == (0, "")
+    words = "the replay goes on as it was" if kept else "the replay fills anew: the checkpoint holds no replay"
+    assert words in out
+    resumed = progress(run)[-1]
+    assert resumed["updates"] >= 500
+    played = resumed["env_steps"] - last["env_steps"]
+    # 100 updates of 16 at 2 samples per insert take 800 transitions, and 1,500 before the first where there are none.
+    assert played < 1500 if kept else played > 1500
+    assert resumed["samples_per_insert"] == pytest.approx(2, rel=0.2)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_with_a_checkpoint_and_the_resume_command(number: signal.Signals, tmp_path: Path) -> None:
     run = tmp_path / "run"

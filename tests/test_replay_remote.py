@@ -1,6 +1,7 @@
 """Shards in processes of their own, under a real Ray."""
 
 import dataclasses
+import io
 import logging
 import os
 import shutil
@@ -8,6 +9,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled")
@@ -19,6 +21,7 @@ from ray._private.internal_api import memory_summary
 from ray.exceptions import RayActorError, RayTaskError
 
 from common.types import Batch, Chunk, EnvironmentSpec, ShardSample, ShardStats
+from driver.replay_files import ReplayNotSavedError, replay_writers, restore_replay
 from replay.rate_limiter import RateLimiter
 from replay.remote import RemoteReplayReader, RemoteReplayWriter, ShardHandle, start_shard
 from replay.shard import SEQUENCE_BITS
@@ -431,3 +434,43 @@ def test_td_errors_that_are_not_finite_are_refused(make_shard: MakeShard) -> Non
     batch = next_batch(reader)
     with pytest.raises(ValueError, match="finite"):
         reader.update_priorities(batch, np.array([0, 1, np.nan, 2], np.float32))
+
+
+def test_a_snapshot_is_sent_beside_sampling_and_makes_an_equal_shard(make_shard: MakeShard, tmp_path: Path) -> None:
+    shard, restored = make_shard(), make_shard(seed=1, incarnation=1)
+    for chunk in episode_chunks(SPEC, random_frames(SPEC, 121, seed=4), 15, 3):
+        assert ray.get(shard.insert.remote(chunk), timeout=10)
+    writers = replay_writers([shard])
+    later = sample(shard, 50)  # not part of the snapshot, and not held up by it
+    with (tmp_path / "replay-0.bin").open("wb") as file:
+        writers["replay-0.bin"](file)
+    assert restore_replay([restored], {"replay-0.bin": tmp_path / "replay-0.bin"}) is None
+    again = sample(restored, 50)
+    assert (again.ids & ((1 << SEQUENCE_BITS) - 1) == later.ids).all()
+    for name in ("blocks", "s_tm1", "a_tm1", "r_t", "discount_t", "share"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(later, name))
+
+
+def test_a_replay_that_cannot_be_restored_says_why_and_stays_empty(make_shard: MakeShard, tmp_path: Path) -> None:
+    shard, other = make_shard(), make_shard(alpha=0.5)
+    assert ray.get(shard.insert.remote(plain_chunk(SPEC, 40)), timeout=10)
+    file = tmp_path / "replay-0.bin"
+    with file.open("wb") as stream:
+        replay_writers([shard])["replay-0.bin"](stream)
+    files = {"replay-0.bin": file}
+    assert restore_replay([other], files) == "replay-0.bin: it was made with priority_exponent 0.6 instead of 0.5"
+    assert restore_replay([other], {}) == "the checkpoint holds no replay"
+    assert restore_replay([other, shard], files) == "the checkpoint's replay has another number of shards, 1"
+    file.write_bytes(file.read_bytes()[:-1])
+    assert restore_replay([other], files) == "replay-0.bin: it is cut short"
+    assert stats(other).size == 0
+
+
+def test_a_dead_shards_contents_are_missed(make_shard: MakeShard) -> None:
+    shard = make_shard()
+    (writer,) = replay_writers([shard]).values()
+    ray.kill(shard)
+    with pytest.raises(ReplayNotSavedError, match="does not answer"):
+        writer(io.BytesIO())
+    with pytest.raises(ReplayNotSavedError, match="does not answer"):
+        replay_writers([shard])
