@@ -139,6 +139,7 @@ class Actor:
         seed: np.random.SeedSequence,
         index: int,
         flag_reward: float,
+        death_reward: float = 0.0,
         stages: StageSampler,
         saved_starts: SavedStarts | None,
     ) -> None:
@@ -155,6 +156,7 @@ class Actor:
             seed: of the epsilon-greedy draws.
             index: the actor's index, written into chunks and episodes.
             flag_reward: added to the reward of a step that clears the stage; not part of an episode's return.
+            death_reward: the same for a step that ends the episode otherwise.
             stages: chooses each episode's.
             saved_starts: where episodes may begin beside a stage's start; None: nowhere else.
         """
@@ -166,7 +168,7 @@ class Actor:
         self._weights = weights
         self._rng = np.random.default_rng(seed)
         self._index = index
-        self._flag_reward = flag_reward
+        self._end_rewards = {True: flag_reward, False: death_reward}  # by whether the stage is cleared
         self._stages = stages
         self._saved_starts = saved_starts
         self._num_actions = spec.num_actions
@@ -216,7 +218,7 @@ class Actor:
     ) -> Episode | None:
         state, reward, terminated, truncated, info = slot.env.step(action)
         slot.count(float(reward), info)
-        bonus = self._flag_reward if terminated and info["clear"] else 0.0
+        bonus = self._end_rewards[info["clear"]] if terminated else 0.0
         ending: Ending | None = "terminated" if terminated else "truncated" if truncated else None
         slot.builder.add(
             action=action,

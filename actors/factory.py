@@ -80,6 +80,7 @@ def build_actor(
         seed=actor_seed,
         index=index,
         flag_reward=agent.flag_reward,
+        death_reward=agent.death_reward,
         stages=StageSampler((GRID,) if env.name == "gridworld" else env.stages, np.random.default_rng(stages_seed)),
         saved_starts=SavedStarts(share, np.random.default_rng(starts_seed)) if share > 0 else None,
     )

@@ -1,6 +1,7 @@
 """The Ray shells of actor and evaluator: they only translate calls."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -35,6 +36,9 @@ class RemoteWriter(ReplayWriter, Protocol):
     def wait_ready(self, timeout_s: float) -> bool:
         """Whether the actor may go on, waiting at most so long."""
 
+    def set_shards(self, shards: Sequence[Any]) -> None:
+        """Sends to other shards from now on."""
+
 
 class ActorReport(NamedTuple):
     """What an actor did in one slice."""
@@ -60,6 +64,7 @@ class RemoteWeights:
 
     def __init__(self, learner: Any, poll_s: float) -> None:
         self._learner = learner
+        self._is_new = False  # whether its versions may have begun anew
         self._poll_s = poll_s
         self._next_poll = 0.0
         self._pending: Any = None
@@ -76,17 +81,26 @@ class RemoteWeights:
             return None
         try:
             answer = ray.get(self._pending)
-            return Weights(answer[0], answer[1], ray.get(answer[2][0])) if answer else None
+            if answer is None:
+                return None
+            weights = Weights(answer[0], answer[1], ray.get(answer[2][0]))
+            self._is_new = False
+            return weights
         except RayError:
             return None
         finally:
             self._pending = None
 
+    def set_learner(self, learner: Any) -> None:
+        """Asks another learner from now on, whose weights are taken whatever their version."""
+        self._learner, self._is_new = learner, True
+        self._pending, self._next_poll = None, 0.0
+
     def _request(self, version: int) -> None:
         now = time.monotonic()
         if now >= self._next_poll:
             self._next_poll = now + self._poll_s
-            self._pending = self._learner.weights.remote(version)
+            self._pending = self._learner.weights.remote(-1 if self._is_new else version)
 
 
 class RemoteActor:
@@ -108,6 +122,7 @@ class RemoteActor:
         torch.set_num_threads(1)
         tune_process()
         self._writer = writer
+        self._weights = RemoteWeights(learner, actors.weights_poll_s)
         self._actor = build_actor(
             env=env,
             agent=agent,
@@ -117,8 +132,16 @@ class RemoteActor:
             seed=seed,
             incarnation=incarnation,
             writer=writer,
-            weights=RemoteWeights(learner, actors.weights_poll_s),
+            weights=self._weights,
         )
+
+    def set_shards(self, shards: Sequence[Any]) -> None:
+        """Sends to other replay shards: one of them was replaced."""
+        self._writer.set_shards(shards)
+
+    def set_learner(self, learner: Any) -> None:
+        """Takes weights from another learner: it was replaced."""
+        self._weights.set_learner(learner)
 
     def run(self, seconds: float, max_env_steps: int | None = None) -> ActorReport:
         """Plays for so long or so many agent steps; waits while the replay refuses chunks."""

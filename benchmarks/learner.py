@@ -102,6 +102,9 @@ class _Memory:
     def update_priorities(self, batch: Batch, priorities: NDArray[np.float32]) -> None:
         """Nothing stores them."""
 
+    def set_shards(self, shards: Sequence[Any]) -> None:
+        """There are none."""
+
 
 def _fed_loop(learner: Learner, feeder: BatchFeeder) -> Callable[[float], float]:
     """`seconds -> updates per second` from batches of frames in memory to priorities."""

@@ -59,9 +59,8 @@ class AgentConfig:
     munchausen_temperature: float = 0.03
     """Temperature of the policy in them, in units of scaled reward."""
     target_epsilon: float = 0.0
-    """Exploration of the policy whose value the targets are, as in Expected Sarsa (van Seijen et al., 2009), so that it
-    learns to keep away from places where one random action is fatal. It counts at each bootstrap alone, which with
-    `watkins` is once in `n_step` steps; 0: the greedy policy."""
+    """Probability per step of a random action of the policy whose value the targets are, as in Expected Sarsa (van Seijen
+    et al., 2009), so that it learns to keep away from places where one such action is fatal; 0: the greedy policy."""
     dueling: bool = False
     """Dueling value and advantage streams (Wang et al., 2016)."""
     network: Literal["nature", "nips"] = "nips"
@@ -70,6 +69,9 @@ class AgentConfig:
     """Layer normalisation (Ba et al., 2016) before every ReLU of an image network, as in PQN (Gallici et al., 2025)."""
     flag_reward: float = 75.0
     """Added to the reward of the step that clears a stage, before scaling; logged returns are without it."""
+    death_reward: float = 0.0
+    """Added to the reward of the step in which an episode ends without a clear, before scaling; negative makes the agent
+    more careful; logged returns are without it."""
     reward_scale: float = 1 / 15
     """Factor on the environment's rewards before learning; logged returns stay unscaled."""
 
@@ -211,6 +213,8 @@ class RayConfig:
     """Cluster to join; else RAY_ADDRESS, else the one that `ray start` made here, else a private local Ray."""
     object_store_mb: int = 512
     """Object store of the private local Ray, megabytes."""
+    hang_s: float = 60.0
+    """Seconds without an answer after which a process that had answered before counts as dead."""
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,9 @@ def _ranges(config: Config) -> Iterable[tuple[str, float | None, float, float]]:
     yield "--agent.n-step", agent.n_step, 1, 100
     yield "--agent.munchausen", agent.munchausen, 0, 1
     yield "--agent.munchausen-temperature", agent.munchausen_temperature, 1e-6, 1e6
-    yield "--agent.target-epsilon", agent.target_epsilon, 0, 1
+    yield "--agent.target-epsilon", agent.target_epsilon, 0, 0.99
     yield "--agent.flag-reward", agent.flag_reward, -1e6, 1e6
+    yield "--agent.death-reward", agent.death_reward, -1e6, 1e6
     yield "--agent.reward-scale", agent.reward_scale, 1e-9, 1e9
     yield "--actors.count", None if actors.count == "auto" else actors.count, 1, 100_000
     yield "--actors.envs-per-actor", actors.envs_per_actor, 1, 1_024
@@ -91,6 +92,7 @@ def _ranges(config: Config) -> Iterable[tuple[str, float | None, float, float]]:
     yield "--checkpoint.interval-updates", checkpoint.interval_updates, 1, big
     yield "--checkpoint.keep", checkpoint.keep, 1, 1_000
     yield "--ray.object-store-mb", config.ray.object_store_mb, 80, big
+    yield "--ray.hang-s", config.ray.hang_s, 5, big
     yield "--seed", config.seed, 0, 2**63 - 1
     yield "--total-env-steps", config.total_env_steps, 1, big
     yield "--max-episodes", config.max_episodes, 1, big

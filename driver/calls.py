@@ -1,5 +1,6 @@
 """Calls in flight to the roles' processes, and what to do when each is answered."""
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,9 +8,14 @@ import ray
 from ray.exceptions import RayError
 
 
+class NoAnswerError(RayError):
+    """A process that is there does not answer."""
+
+
 class _Call(NamedTuple):
     role: str
     done: Callable[[Any], None]
+    started: float  # time.monotonic()
 
 
 class Failure(NamedTuple):
@@ -30,7 +36,7 @@ class Calls:
 
     def start(self, role: str, reference: Any, done: Callable[[Any], None]) -> None:
         """Registers a call to `role`; `done` gets its result."""
-        self._calls[reference] = _Call(role, done)
+        self._calls[reference] = _Call(role, done, time.monotonic())
 
     def poll(self, timeout_s: float) -> list[Failure]:
         """Waits until something is answered or the time is over; runs callbacks; returns what failed."""
@@ -42,6 +48,16 @@ class Calls:
             # The first wait returns at one; take with it all others that are ready too.
             ready, _ = ray.wait(references, num_returns=len(references), timeout=0)
         return [failure for reference in ready if (failure := self._finish(reference)) is not None]
+
+    def overdue(self, seconds: float) -> list[Failure]:
+        """The roles with a call that was not answered for so long, as failures of theirs."""
+        before = time.monotonic() - seconds
+        late = dict.fromkeys(call.role for call in self._calls.values() if call.started < before)
+        return [Failure(role, NoAnswerError(f"no answer for {seconds:g} s")) for role in late]
+
+    def waits_for(self, role: str) -> bool:
+        """Whether a call to `role` is unanswered."""
+        return any(call.role == role for call in self._calls.values())
 
     def forget(self, role: str) -> None:
         """Drops the calls to a role that was given up."""

@@ -57,6 +57,12 @@ class ShardTotals:
         counters.replay_samples = self._samples_before + sum(s.samples for s in self._latest.values())
         counters.replay_inserts = self._inserts_before + sum(s.inserts_while_sampling for s in self._latest.values())
 
+    def replaced(self, shard: int) -> None:
+        """Another process takes a shard's place and counts from zero; what this one counted stays."""
+        if (stats := self._latest.pop(shard, None)) is not None:
+            self._samples_before += stats.samples
+            self._inserts_before += stats.inserts_while_sampling
+
     @property
     def size(self) -> int:
         """Transitions held."""

@@ -38,13 +38,18 @@ def restore_replay(shards: Sequence[Any], files: Mapping[str, Path]) -> str | No
     Returns:
         Why some of it was left out, in one line; None if all shards are as they were.
     """
-    found = {name: path for name, path in files.items() if name.startswith("replay-")}
+    reasons = [restore_shard(index, len(shards), shard, files) for index, shard in enumerate(shards)]
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def restore_shard(index: int, count: int, shard: Any, files: Mapping[str, Path]) -> str | None:
+    """As `restore_replay`, for shard `index` of `count`."""
+    found = [name for name in files if name.startswith("replay-")]
     if not found:
         return "the checkpoint holds no replay"
-    if len(found) != len(shards):
+    if len(found) != count:
         return f"the checkpoint's replay has another number of shards, {len(found)}"
-    reasons = [_restore(shard, found[_name(index)]) for index, shard in enumerate(shards)]
-    return next((reason for reason in reasons if reason is not None), None)
+    return _restore(shard, files[_name(index)])
 
 
 def _write(shard: Any, file: BinaryIO) -> None:
@@ -60,6 +65,8 @@ def _restore(shard: Any, path: Path) -> str | None:
         ray.get(shard.finish_restore.remote(), timeout=_SHARD_TIMEOUT_S)
     except RayTaskError as error:
         return f"{path.name}: {first_line(error.cause)}"
+    except RayError as error:
+        return f"{path.name}: the shard does not answer ({type(error).__name__})"
     except (OSError, ValueError) as error:
         return f"{path.name}: {error}"
     return None

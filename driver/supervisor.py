@@ -1,12 +1,13 @@
-"""Starts the roles, keeps them going a slice at a time, and replaces the actors that die."""
+"""Starts the roles, keeps them going a slice at a time, and replaces those that die or hang."""
 
 import contextlib
 import functools
 import math
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
@@ -14,7 +15,7 @@ from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 from actors.remote import ActorReport, EvaluationReport
 from common.errors import first_line
 from common.types import ShardStats
-from driver.calls import Calls, Failure
+from driver.calls import Calls, Failure, NoAnswerError
 from driver.counters import Counters
 from driver.limits import Limits
 from driver.roles import Roles
@@ -24,6 +25,7 @@ _SLICE_S = 1.0
 _STATS_INTERVAL_S = 1.0
 _MAX_DEATHS_IN_A_ROW = 5
 _INCARNATIONS_PER_SESSION = 1_000
+_ACTOR, _SHARD, _LEARNER, _EVALUATOR = "actor", "replay shard", "learner", "evaluator"
 
 
 class RunFailedError(Exception):
@@ -38,17 +40,28 @@ class Listener:
     learner: Callable[[LearnerReport], None]
     shard: Callable[[int, ShardStats], None]
     evaluation: Callable[[EvaluationReport], None]
+    replaced: Callable[[str, int], None]  # a kind of role and which: another process has its place
     event: Callable[[str], None]  # one line for the user
 
 
+class Recovery(Protocol):
+    """What replacements start from."""
+
+    def learner_state(self) -> dict[str, Any] | None:
+        """A new learner's state; None: it begins afresh."""
+
+    def fill(self, index: int, shard: Any) -> None:
+        """Gives a new, empty shard its contents; called in a thread of its own."""
+
+
 @dataclass
-class _ActorSlot:
-    """One actor index: the process that holds it now, and its predecessors."""
+class _Slot:
+    """One place in the system: the process that holds it now, and its predecessors."""
 
     handle: Any
     incarnation: int
-    deaths_in_a_row: int = 0
-    epsilons: tuple[float, float] = (0.0, 0.0)
+    deaths_in_a_row: int = 0  # without progress between them
+    epsilons: tuple[float, float] = (0.0, 0.0)  # an actor's
     reported: bool = False  # since the last replacement
 
 
@@ -60,11 +73,11 @@ class Supervisor:
     limits: Limits
     counters: Counters
     listener: Listener
+    recovery: Recovery
     _calls: Calls = field(default_factory=Calls)
-    _shards: list[Any] = field(default_factory=list)
-    _actors: dict[int, _ActorSlot] = field(default_factory=dict)
-    _learner: Any = None
-    _evaluator: Any = None
+    _slots: dict[str, _Slot] = field(default_factory=dict)  # by kind and, of shards and actors, number
+    _filling: dict[Future[None], int] = field(default_factory=dict)  # shards by what fills them
+    _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(thread_name_prefix="fill"))
     _evaluating: bool = False
     _stopping: bool = False
     _next_stats: float = 0.0
@@ -72,7 +85,7 @@ class Supervisor:
     @property
     def shards(self) -> tuple[Any, ...]:
         """Handles of the replay shards."""
-        return tuple(self._shards)
+        return tuple(self._slots[_shard(index)].handle for index in range(self.roles.config.replay.shards))
 
     def start(self, learner_state: dict[str, Any] | None, fill: Callable[[Sequence[Any]], None]) -> None:
         """Creates every process.
@@ -82,20 +95,21 @@ class Supervisor:
             fill: is given the empty shards before anybody else knows of them.
         """
         incarnation = self._first_incarnation()
-        self._shards = [self.roles.shard(index, incarnation) for index in range(self.roles.config.replay.shards)]
+        for index in range(self.roles.config.replay.shards):
+            self._slots[_shard(index)] = _Slot(self.roles.shard(index, incarnation), incarnation)
         fill(self.shards)
-        self._learner = self.roles.learner(self._shards, learner_state, self.counters.weight_version)
+        self._slots[_LEARNER] = _Slot(self._new_learner(learner_state), incarnation)
         for index in range(self.roles.plan.actors):
-            self._actors[index] = _ActorSlot(self._new_actor(index, incarnation), incarnation)
+            self._slots[_actor(index)] = _Slot(self._new_actor(index, incarnation), incarnation)
             self._run_actor(index)
         self._run_learner()
         if self.roles.config.eval.enabled:
-            self._evaluator = self.roles.evaluator()
+            self._slots[_EVALUATOR] = _Slot(self.roles.evaluator(), incarnation)
 
     @property
     def actors_alive(self) -> int:
         """Actors that have answered since they were last replaced."""
-        return sum(slot.reported for slot in self._actors.values())
+        return sum(slot.reported for slot in self._actors)
 
     @property
     def evaluating(self) -> bool:
@@ -105,17 +119,23 @@ class Supervisor:
     @property
     def epsilons(self) -> tuple[float, float]:
         """The lowest and highest exploration of all environments."""
-        pairs = [slot.epsilons for slot in self._actors.values() if slot.reported]
+        pairs = [slot.epsilons for slot in self._actors if slot.reported]
         return (min(low for low, _ in pairs), max(high for _, high in pairs)) if pairs else (0.0, 0.0)
 
     def poll(self, timeout_s: float) -> None:
         """Handles what is answered within the time.
 
         Raises:
-            RunFailedError: a process died that is not replaced, or an actor kept dying.
+            RunFailedError: a role failed otherwise than by dying, or kept dying.
         """
         self._ask_shards()
-        for failure in self._calls.poll(timeout_s):
+        self._connect_filled_shards()
+        failures = {failure.role: failure for failure in self._calls.poll(timeout_s)}
+        for failure in self._calls.overdue(self.roles.config.ray.hang_s):
+            # One that has not answered yet may wait for its place in the cluster.
+            if self._slots[failure.role].reported:
+                failures.setdefault(failure.role, failure)
+        for failure in failures.values():
             self._handle(failure)
 
     def evaluate(self, best: float) -> None:
@@ -124,15 +144,15 @@ class Supervisor:
         Args:
             best: see `RemoteEvaluator.begin`.
         """
-        if self._evaluator is None or self._evaluating:
+        if _EVALUATOR not in self._slots or self._evaluating:
             return
         self._evaluating = True
         begin = functools.partial(self._begin_evaluation, best)
-        self._calls.start("evaluator", self._learner.policy.remote(), begin)
+        self._calls.start(_LEARNER, self._learner.policy.remote(), begin)
 
     def request_state(self, done: Callable[[dict[str, Any]], None]) -> None:
         """Asks the learner for its state, between two of its slices."""
-        self._calls.start("learner", self._learner.state.remote(), done)
+        self._calls.start(_LEARNER, self._learner.state.remote(), done)
 
     def stop(self, timeout_s: float) -> None:
         """Lets the slices that run come to their end, starting no new ones.
@@ -141,13 +161,13 @@ class Supervisor:
             RunFailedError: the learner died meanwhile. Other deaths do not matter any more.
         """
         self._stopping = True
-        for index, slot in self._actors.items():
-            if not slot.reported:  # it may never have been placed
-                self._calls.forget(f"actor {index}")
+        for role, slot in self._slots.items():
+            if not slot.reported and role != _LEARNER:  # it may never have been placed
+                self._calls.forget(role)
         deadline = time.monotonic() + timeout_s
         while len(self._calls) and time.monotonic() < deadline:
             for failure in self._calls.poll(0.2):
-                if failure.role == "learner":
+                if failure.role == _LEARNER:
                     raise _failed(failure)
         self._calls = Calls()
 
@@ -160,12 +180,12 @@ class Supervisor:
         try:
             state: dict[str, Any] = ray.get(self._learner.state.remote(), timeout=timeout_s)
         except RayError as error:
-            raise _failed(Failure("learner", error)) from error
+            raise _failed(Failure(_LEARNER, error)) from error
         return state
 
     def final_shard_stats(self, timeout_s: float) -> None:
         """Brings the shards' counters up to date after `stop`, as far as the shards still answer."""
-        references = {shard.stats.remote(): index for index, shard in enumerate(self._shards)}
+        references = {shard.stats.remote(): index for index, shard in enumerate(self.shards)}
         ready, _ = ray.wait(list(references), num_returns=len(references), timeout=timeout_s)
         for reference in ready:
             with contextlib.suppress(RayError):  # the counters stay as they were last heard
@@ -176,14 +196,15 @@ class Supervisor:
 
         Given up, with a line, when it takes too long, when `interrupted` says so or when the evaluator is gone.
         """
-        if self._evaluator is None:
+        if _EVALUATOR not in self._slots:
             return
+        evaluator = self._slots[_EVALUATOR].handle
         deadline = time.monotonic() + timeout_s
         try:
             updates, references = ray.get(self._learner.policy.remote(), timeout=timeout_s)
-            ray.get(self._evaluator.begin.remote(references, updates, best), timeout=timeout_s)
+            ray.get(evaluator.begin.remote(references, updates, best), timeout=timeout_s)
             while time.monotonic() < deadline and not interrupted():
-                report = ray.get(self._evaluator.run.remote(_SLICE_S), timeout=timeout_s)
+                report = ray.get(evaluator.run.remote(_SLICE_S), timeout=timeout_s)
                 if report is not None:
                     self.listener.evaluation(report)
                     return
@@ -192,27 +213,36 @@ class Supervisor:
             return
         self.listener.event("the final evaluation was cut short")
 
+    @property
+    def _learner(self) -> Any:
+        return self._slots[_LEARNER].handle
+
+    @property
+    def _actors(self) -> list[_Slot]:
+        return [self._slots[_actor(index)] for index in range(self.roles.plan.actors)]
+
     def _first_incarnation(self) -> int:
         # A resumed run must not replay the random numbers of its earlier sessions.
         return self.counters.sessions * _INCARNATIONS_PER_SESSION
 
     def _new_actor(self, index: int, incarnation: int) -> Any:
-        return self.roles.actor(index, incarnation, self._shards, self._learner)
+        return self.roles.actor(index, incarnation, list(self.shards), self._learner)
+
+    def _new_learner(self, state: dict[str, Any] | None) -> Any:
+        return self.roles.learner(list(self.shards), state, self.counters.weight_version)
 
     def _run_actor(self, index: int) -> None:
         if self._stopping:
             return
         remaining = self.limits.remaining_env_steps(self.counters)
         share = None if remaining is None else math.ceil(remaining / self.roles.plan.actors)
-        reference = self._actors[index].handle.run.remote(_SLICE_S, share)
-        self._calls.start(f"actor {index}", reference, lambda report: self._actor_answered(index, report))
+        reference = self._slots[_actor(index)].handle.run.remote(_SLICE_S, share)
+        self._calls.start(_actor(index), reference, lambda report: self._actor_answered(index, report))
 
     def _actor_answered(self, index: int, report: ActorReport) -> None:
-        slot = self._actors[index]
-        slot.reported = True
+        slot = self._slots[_actor(index)]
         slot.epsilons = (report.epsilon_low, report.epsilon_high)
-        if report.env_steps:
-            slot.deaths_in_a_row = 0
+        _answered(slot, progress=report.env_steps > 0)
         self.listener.actor(report)
         self._run_actor(index)
 
@@ -220,9 +250,10 @@ class Supervisor:
         if self._stopping:
             return
         reference = self._learner.run.remote(_SLICE_S, self.limits.remaining_updates(self.counters))
-        self._calls.start("learner", reference, self._learner_answered)
+        self._calls.start(_LEARNER, reference, self._learner_answered)
 
     def _learner_answered(self, report: LearnerReport) -> None:
+        _answered(self._slots[_LEARNER], progress=report.updates > 0)
         self.listener.learner(report)
         self._run_learner()
 
@@ -230,21 +261,27 @@ class Supervisor:
         if time.monotonic() < self._next_stats or self._stopping:
             return
         self._next_stats = time.monotonic() + _STATS_INTERVAL_S
-        for index, shard in enumerate(self._shards):
-            done = functools.partial(self.listener.shard, index)
-            self._calls.start(f"replay shard {index}", shard.stats.remote(), done)
+        for index, shard in enumerate(self.shards):
+            if not self._calls.waits_for(_shard(index)):
+                done = functools.partial(self._shard_answered, index)
+                self._calls.start(_shard(index), shard.stats.remote(), done)
+
+    def _shard_answered(self, index: int, stats: ShardStats) -> None:
+        _answered(self._slots[_shard(index)], progress=stats.inserts > 0)
+        self.listener.shard(index, stats)
 
     def _begin_evaluation(self, best: float, policy: tuple[int, list[Any]]) -> None:
         updates, references = policy
-        self._calls.start(
-            "evaluator", self._evaluator.begin.remote(references, updates, best), lambda _: self._run_evaluator()
-        )
+        reference = self._slots[_EVALUATOR].handle.begin.remote(references, updates, best)
+        self._calls.start(_EVALUATOR, reference, lambda _: self._run_evaluator())
 
     def _run_evaluator(self) -> None:
         if not self._stopping:
-            self._calls.start("evaluator", self._evaluator.run.remote(_SLICE_S), self._evaluator_answered)
+            reference = self._slots[_EVALUATOR].handle.run.remote(_SLICE_S)
+            self._calls.start(_EVALUATOR, reference, self._evaluator_answered)
 
     def _evaluator_answered(self, report: EvaluationReport | None) -> None:
+        _answered(self._slots[_EVALUATOR], progress=True)
         if report is None:
             self._run_evaluator()
         else:
@@ -252,29 +289,98 @@ class Supervisor:
             self.listener.evaluation(report)
 
     def _handle(self, failure: Failure) -> None:
-        kind, _, number = failure.role.partition(" ")
-        if kind != "actor" or not isinstance(failure.error, RayActorError):
+        if not isinstance(failure.error, RayActorError | NoAnswerError):
             raise _failed(failure)
-        self._replace_actor(int(number), failure)
+        self._bury(failure)
+        kind, index = _split(failure.role)
+        if kind == _ACTOR:
+            self._replace_actor(index)
+        elif kind == _SHARD:
+            self._replace_shard(index)
+        elif kind == _LEARNER:
+            self._replace_learner()
+        else:
+            self._slots[_EVALUATOR].handle = self.roles.evaluator()
+            self._evaluating = False
 
-    def _replace_actor(self, index: int, failure: Failure) -> None:
-        slot = self._actors[index]
+    def _bury(self, failure: Failure) -> None:
+        """Counts a death and ends what is left of the process; the run with it, if the role keeps dying."""
+        role, slot = failure.role, self._slots[failure.role]
         slot.deaths_in_a_row += 1
         if slot.deaths_in_a_row >= _MAX_DEATHS_IN_A_ROW:
             raise RunFailedError(
-                f"actor {index} died {slot.deaths_in_a_row} times in a row without playing: {_cause(failure.error)}"
+                f"{_named(role)} died {slot.deaths_in_a_row} times in a row without progress: {_cause(failure.error)}"
             )
         slot.incarnation += 1
         slot.reported = False
-        self.counters.restarts["actor"] = self.counters.restarts.get("actor", 0) + 1
-        self.listener.event(f"actor {index} died ({_cause(failure.error)}); a new one takes its place")
+        self._calls.forget(role)
         ray.kill(slot.handle)
+        kind, index = _split(role)
+        name = kind.replace(" ", "_")
+        self.counters.restarts[name] = self.counters.restarts.get(name, 0) + 1
+        self.listener.event(f"{_named(role)} died ({_cause(failure.error)}); a new one takes its place")
+        self.listener.replaced(kind, index)
+
+    def _replace_actor(self, index: int) -> None:
+        slot = self._slots[_actor(index)]
         slot.handle = self._new_actor(index, slot.incarnation)
         self._run_actor(index)
 
+    def _replace_shard(self, index: int) -> None:
+        """The others serve on while the new one is filled."""
+        slot = self._slots[_shard(index)]
+        slot.handle = self.roles.shard(index, slot.incarnation)
+        self._filling[self._threads.submit(self.recovery.fill, index, slot.handle)] = index
+
+    def _connect_filled_shards(self) -> None:
+        filled = [future for future in self._filling if future.done()]
+        for future in filled:
+            del self._filling[future]
+            future.result()
+        if filled:
+            shards = list(self.shards)
+            self._learner.set_shards.remote(shards)
+            for slot in self._actors:
+                slot.handle.set_shards.remote(shards)
+
+    def _replace_learner(self) -> None:
+        if not self._calls.waits_for(_EVALUATOR):
+            self._evaluating = False  # it was waiting for the learner's policy
+        state = self.recovery.learner_state()
+        self.counters.updates = 0 if state is None else state["updates"]
+        self._slots[_LEARNER].handle = self._new_learner(state)
+        self._run_learner()
+        for slot in self._actors:
+            slot.handle.set_learner.remote(self._learner)
+
+
+def _actor(index: int) -> str:
+    return f"{_ACTOR} {index}"
+
+
+def _shard(index: int) -> str:
+    return f"{_SHARD} {index}"
+
+
+def _split(role: str) -> tuple[str, int]:
+    """Kind and number of a role; 0 where there is one alone."""
+    kind, _, number = role.rpartition(" ")
+    return (kind, int(number)) if number.isdecimal() else (role, 0)
+
+
+def _named(role: str) -> str:
+    """A role in a sentence: "actor 3", "the learner"."""
+    return role if role[-1].isdecimal() else f"the {role}"
+
+
+def _answered(slot: _Slot, *, progress: bool) -> None:
+    slot.reported = True
+    if progress:
+        slot.deaths_in_a_row = 0
+
 
 def _failed(failure: Failure) -> RunFailedError:
-    return RunFailedError(f"the {failure.role} failed: {_cause(failure.error)}")
+    return RunFailedError(f"{_named(failure.role)} failed: {_cause(failure.error)}")
 
 
 def _cause(error: RayError) -> str:

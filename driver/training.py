@@ -26,6 +26,7 @@ from driver.options import LaunchOptions, dump_config
 from driver.plan import Plan, machine_cores, make_plan, memory_for_replay, transition_bytes
 from driver.provenance import describe_origin
 from driver.ray_session import Session, ray_session
+from driver.recovery import Recovery
 from driver.replay_files import restore_replay
 from driver.roles import Roles
 from driver.run_directory import RunDirectory
@@ -154,7 +155,8 @@ class Training:
             roles,
             limits,
             counters,
-            Listener(self._actor, self._learner, self._shard, self._evaluation, self._event),
+            Listener(self._actor, self._learner, self._shard, self._evaluation, self._replaced, self._event),
+            Recovery(self._run_dir.checkpoints, self._config.replay.shards, self._event),
         )
         self._totals = ShardTotals(counters)
         self._best = BestPolicy(self._config, roles.spec, self._run_dir, best)
@@ -345,6 +347,12 @@ class Training:
 
     def _shard(self, index: int, stats: ShardStats) -> None:
         self._totals.take(index, stats, self._counters)
+
+    def _replaced(self, kind: str, index: int) -> None:
+        if kind == "replay shard":
+            self._totals.replaced(index)
+        elif kind == "learner":
+            self._checkpoint_requested = False  # the old one will not answer
 
     def _evaluation(self, report: EvaluationReport) -> None:
         step = self._counters.env_steps

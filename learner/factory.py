@@ -21,6 +21,7 @@ def build_learner(
         munchausen=agent.munchausen,
         munchausen_temperature=agent.munchausen_temperature,
         target_epsilon=agent.target_epsilon,
+        gamma=agent.gamma,
         dueling=agent.dueling,
         architecture=agent.network,
         layer_norm=agent.layer_norm,

@@ -2,8 +2,8 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ class BatchReader(Protocol):
 
     def update_priorities(self, batch: Batch, priorities: NDArray[np.float32]) -> None:
         """Sends absolute TD errors back without waiting for the answer."""
+
+    def set_shards(self, shards: Sequence[Any]) -> None:
+        """Takes other shards, by position."""
 
 
 class FedBatch(NamedTuple):
@@ -61,6 +64,7 @@ class BatchFeeder:
         self._changed = threading.Condition()
         self._ready: deque[FedBatch] = deque()
         self._priorities: deque[tuple[Batch, NDArray[np.float32]]] = deque()
+        self._shards: Sequence[Any] | None = None  # that the reader is to take
         self._error: BaseException | None = None
         self._closed = False
         # A daemon, so that a process that ends does not wait for a reader that hangs.
@@ -101,6 +105,12 @@ class BatchFeeder:
             self._priorities.append((batch, priorities))
             self._changed.notify_all()
 
+    def set_shards(self, shards: Sequence[Any]) -> None:
+        """Has the reader take other shards, by position, before its next batch."""
+        with self._changed:
+            self._shards = shards
+            self._changed.notify_all()
+
     def close(self, timeout_s: float = 5.0) -> bool:
         """Ends the thread; whether it ended in time. What it had not delivered is lost."""
         with self._changed:
@@ -119,6 +129,7 @@ class BatchFeeder:
         torch.set_flush_denormal(True)
         try:
             while not self._closed:
+                self._pass_shards_on()
                 self._send_priorities()
                 if not self._fetch():
                     self._wait_for_work()
@@ -126,6 +137,12 @@ class BatchFeeder:
             with self._changed:
                 self._error = error
                 self._changed.notify_all()
+
+    def _pass_shards_on(self) -> None:
+        with self._changed:
+            shards, self._shards = self._shards, None
+        if shards is not None:
+            self._reader.set_shards(shards)
 
     def _send_priorities(self) -> None:
         while not self._closed:
@@ -151,7 +168,7 @@ class BatchFeeder:
 
     def _wait_for_work(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._priorities or self._has_room())
+            self._changed.wait_for(lambda: self._closed or self._priorities or self._shards or self._has_room())
 
     def _has_room(self) -> bool:
         return len(self._ready) < max(self._keep_ready, self._awaited)

@@ -75,6 +75,7 @@ class Learner:
         munchausen: alpha of Munchausen targets, which take the place of (double) DQN's; 0: none.
         munchausen_temperature: their policy's.
         target_epsilon: exploration of the policy whose value the targets are.
+        gamma: discount per step; only for `target_epsilon`.
         learning_rate_final: step size that it decays to linearly; None: it stays.
         learning_rate_decay_updates: updates until then.
         average_decay: of the moving average of the weights that is the policy; 0: the policy is the online network.
@@ -102,6 +103,7 @@ class Learner:
         munchausen: float = 0.0,
         munchausen_temperature: float = 0.03,
         target_epsilon: float = 0.0,
+        gamma: float = 0.99,
         learning_rate_final: float | None = None,
         learning_rate_decay_updates: int = 1,
         average_decay: float = 0.0,
@@ -119,6 +121,7 @@ class Learner:
             munchausen=munchausen,
             munchausen_temperature=munchausen_temperature,
             target_epsilon=target_epsilon,
+            gamma=gamma,
             learning_rate=learning_rate,
             adam_epsilon=adam_epsilon,
             huber_delta=huber_delta,

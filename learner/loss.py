@@ -1,12 +1,14 @@
 """The arithmetic of deep Q-learning as pure functions, with time in the names."""
 
+import math
+
 import torch
 from torch import Tensor
 
 _LOWEST_LOG_POLICY = -1.0  # l_0 of the paper
 
 
-def dqn_target(r_t: Tensor, discount_t: Tensor, q_t_target: Tensor, *, epsilon: float = 0.0) -> Tensor:
+def dqn_target(r_t: Tensor, discount_t: Tensor, q_t_target: Tensor, *, epsilon: Tensor | None = None) -> Tensor:
     """`r_t + discount_t * max_a q_t_target(a)`, Mnih et al., 2015.
 
     Args:
@@ -22,7 +24,7 @@ def dqn_target(r_t: Tensor, discount_t: Tensor, q_t_target: Tensor, *, epsilon: 
 
 
 def double_dqn_target(
-    r_t: Tensor, discount_t: Tensor, q_t_online: Tensor, q_t_target: Tensor, *, epsilon: float = 0.0
+    r_t: Tensor, discount_t: Tensor, q_t_online: Tensor, q_t_target: Tensor, *, epsilon: Tensor | None = None
 ) -> Tensor:
     """`r_t + discount_t * q_t_target(argmax_a q_t_online(a))`, van Hasselt et al., 2016.
 
@@ -49,7 +51,7 @@ def munchausen_target(
     *,
     alpha: float,
     temperature: float,
-    epsilon: float = 0.0,
+    epsilon: Tensor | None = None,
 ) -> Tensor:
     """The target of Munchausen DQN, Vieillard et al., 2020, equation 1.
 
@@ -77,7 +79,7 @@ def munchausen_target(
     return r_t + bonus + discount_t * epsilon_greedy_value(soft_maximum, q_t_target, epsilon)
 
 
-def epsilon_greedy_value(greedy_value: Tensor, q: Tensor, epsilon: float) -> Tensor:
+def epsilon_greedy_value(greedy_value: Tensor, q: Tensor, epsilon: Tensor | None) -> Tensor:
     """[B], the value of a state where a random action is taken with probability epsilon.
 
     `(1 - epsilon) * greedy_value + epsilon * mean_a q(a)`: Expected Sarsa (van Seijen et al., 2009) for the policy that
@@ -87,9 +89,23 @@ def epsilon_greedy_value(greedy_value: Tensor, q: Tensor, epsilon: float) -> Ten
     Args:
         greedy_value: [B], of the action that is not random.
         q: [B, A]
-        epsilon: 0 … 1; 0 leaves the greedy value as it is.
+        epsilon: [B], see `window_epsilon`; None leaves the greedy value as it is.
     """
-    return torch.lerp(greedy_value, q.mean(dim=1), epsilon) if epsilon else greedy_value
+    return greedy_value if epsilon is None else torch.lerp(greedy_value, q.mean(dim=1), epsilon)
+
+
+def window_epsilon(discount_t: Tensor, epsilon: float, gamma: float) -> Tensor:
+    """[B], the probability of at least one random action in the steps that a window takes, `1 - (1 - epsilon)**m`.
+
+    A window of m steps holds greedy actions alone if it is cut before random ones. Counting them all at its end makes
+    windows of all lengths, m = ln(discount_t) / ln(gamma), speak of the same policy.
+
+    Args:
+        discount_t: [B], gamma**m; of no matter where it is 0.
+        epsilon: of one step.
+        gamma: 0 < gamma < 1.
+    """
+    return 1 - discount_t ** (math.log1p(-epsilon) / math.log(gamma))
 
 
 def take_actions(q: Tensor, action: Tensor) -> Tensor:

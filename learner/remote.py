@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -122,6 +123,10 @@ class RemoteLearner:
     def state(self) -> dict[str, Any]:
         """All that a restored learner needs; see `Learner.state_dict`."""
         return self._learner.state_dict()
+
+    def set_shards(self, shards: Sequence[Any]) -> None:
+        """Draws from other replay shards, by position: one of them was replaced."""
+        self._feeder.set_shards(shards)
 
     @ray.method(concurrency_group="control")
     def weights(self, version: int) -> tuple[int, int, list[Any]] | None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from common.networks import QNetwork
-from learner.loss import double_dqn_target, dqn_target, huber, munchausen_target, take_actions
+from learner.loss import double_dqn_target, dqn_target, huber, munchausen_target, take_actions, window_epsilon
 
 SCALARS = 3
 
@@ -44,6 +44,7 @@ class UpdateStep:
         munchausen: alpha of Munchausen targets, which take the place of the others; 0: none.
         munchausen_temperature: their policy's.
         target_epsilon: exploration of the policy whose value the targets are.
+        gamma: discount per step; only for `target_epsilon`.
         learning_rate: Adam's step size.
         adam_epsilon: Adam's denominator offset.
         huber_delta: absolute TD error at which the loss turns linear.
@@ -59,6 +60,7 @@ class UpdateStep:
         munchausen: float,
         munchausen_temperature: float,
         target_epsilon: float,
+        gamma: float,
         learning_rate: float,
         adam_epsilon: float,
         huber_delta: float,
@@ -77,6 +79,7 @@ class UpdateStep:
         self._munchausen = munchausen
         self._temperature = munchausen_temperature
         self._epsilon = target_epsilon
+        self._gamma = gamma
         self._huber_delta = huber_delta
         self._max_grad_norm = max_grad_norm
         # Its version and what it computes with: one value, because another thread may read it meanwhile.
@@ -171,6 +174,7 @@ class UpdateStep:
         if target_values is None or target_values.version != self._target_cast[0]:
             target_values = self.target_values(inputs)
         q_t_target = target_values.q_t
+        epsilon = window_epsilon(inputs.discount_t, self._epsilon, self._gamma) if self._epsilon else None
         if target_values.q_tm1 is not None:
             return munchausen_target(
                 inputs.r_t,
@@ -180,12 +184,12 @@ class UpdateStep:
                 q_t_target,
                 alpha=self._munchausen,
                 temperature=self._temperature,
-                epsilon=self._epsilon,
+                epsilon=epsilon,
             )
         if not self._double:
-            return dqn_target(inputs.r_t, inputs.discount_t, q_t_target, epsilon=self._epsilon)
+            return dqn_target(inputs.r_t, inputs.discount_t, q_t_target, epsilon=epsilon)
         q_t_online = self.online.values(inputs.s_t, weights)
-        return double_dqn_target(inputs.r_t, inputs.discount_t, q_t_online, q_t_target, epsilon=self._epsilon)
+        return double_dqn_target(inputs.r_t, inputs.discount_t, q_t_online, q_t_target, epsilon=epsilon)
 
 
 def _detached(weights: dict[str, Tensor]) -> dict[str, Tensor]:

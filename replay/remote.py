@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray
@@ -32,6 +32,7 @@ _MIN_POLL_S = 0.010
 _MAX_POLL_S = 0.200
 _REFUSED_SAMPLE_S = 0.015
 _HUNG_UPDATE_S = 30.0
+_STALLED_S = 5.0
 
 
 class RemoteReplayShard:
@@ -305,10 +306,20 @@ class _ShardState:
     requests: int = 0  # sample calls in flight
     refusing: bool = False  # it refused the last request
     retry_at: float = 0.0  # time.monotonic() from which it may be asked again
+    stalled: int = 0  # requests that others were asked instead
 
     def can_ask(self, now: float) -> bool:
-        """A refusing shard is asked once in a while, with one request at a time."""
-        return self.alive and (not self.refusing or (self.requests == 0 and now >= self.retry_at))
+        """A refusing shard is asked once in a while, with one request at a time; a stalled one not at all."""
+        return self.alive and not self.stalled and (not self.refusing or (self.requests == 0 and now >= self.retry_at))
+
+
+class _Request(NamedTuple):
+    """A sample call in flight."""
+
+    order: _Order
+    shard: _ShardState
+    n: int
+    asked: float  # time.monotonic()
 
 
 class RemoteReplayReader:
@@ -316,7 +327,8 @@ class RemoteReplayReader:
 
     Each batch is asked from the shards in equal shares, one call per shard. A share that a shard refuses, or that
     dies with it, is asked from the others, and what the others answered stays: nothing drawn is thrown away. A
-    refusing shard is asked again after a short while; a dead one is left out until `set_shards`.
+    refusing shard is asked again after a short while; a dead one is left out until `set_shards`. A share that is not
+    answered for seconds is asked from the others too, if there are any; what comes late is not used.
 
     Args:
         shards: handles of the shards. Their limiters must allow draws of `batch_size`.
@@ -346,7 +358,8 @@ class RemoteReplayReader:
         self._max_updates = max_priority_updates_in_flight
         self._shards = [_ShardState(handle) for handle in shards]
         self._orders = [_Order(batch_size) for _ in range(prefetch)]
-        self._requests: dict[ray.ObjectRef[Any], tuple[_Order, _ShardState, int]] = {}
+        self._requests: dict[ray.ObjectRef[Any], _Request] = {}
+        self._late: dict[ray.ObjectRef[Any], _ShardState] = {}  # requests that others were asked instead
         self._updates: dict[ray.ObjectRef[Any], tuple[_ShardState, int]] = {}
         self._turn = 0
         self._waited_s = 0.0
@@ -407,11 +420,9 @@ class RemoteReplayReader:
         self._shards = [known.get(handle) or _ShardState(handle) for handle in shards]
         for shard in self._shards:
             shard.alive = True
-        gone = [ref for ref, (_, shard, _) in self._requests.items() if shard not in self._shards]
-        for ref in gone:
-            order, _, n = self._requests.pop(ref)
-            order.requested -= n
-            order.missing += n
+        for ref in [ref for ref, request in self._requests.items() if request.shard not in self._shards]:
+            self._take_back(ref)
+        self._late = {ref: shard for ref, shard in self._late.items() if shard in self._shards}
         self._request()
 
     def _collect(self, timeout_s: float) -> None:
@@ -419,9 +430,29 @@ class RemoteReplayReader:
         self._request()
         if any(order.missing for order in self._orders):
             timeout_s = min(timeout_s, _REFUSED_SAMPLE_S)
-        for ref in _wait_any(list(self._requests), timeout_s):
-            self._finish_request(ref)
+        for ref in _wait_any([*self._requests, *self._late], timeout_s):
+            if ref in self._late:
+                self._late.pop(ref).stalled -= 1
+            else:
+                self._finish_request(ref)
+        self._give_up_stalled_requests()
         self._request()
+
+    def _give_up_stalled_requests(self) -> None:
+        """Takes requests back that were not answered for long, where there is another shard to ask."""
+        before = time.monotonic() - _STALLED_S
+        for ref, request in list(self._requests.items()):
+            others = [shard for shard in self._shards if shard.alive and not shard.stalled and shard != request.shard]
+            if request.asked < before and others:
+                self._take_back(ref)
+                request.shard.stalled += 1
+                self._late[ref] = request.shard
+
+    def _take_back(self, ref: "ray.ObjectRef[Any]") -> None:
+        request = self._requests.pop(ref)
+        request.shard.requests -= 1
+        request.order.requested -= request.n
+        request.order.missing += request.n
 
     def _request(self) -> None:
         now = time.monotonic()
@@ -434,13 +465,13 @@ class RemoteReplayReader:
                 self._ask(order, self._shards[index], n)
 
     def _ask(self, order: _Order, shard: _ShardState, n: int) -> None:
-        self._requests[shard.handle.sample.remote(n)] = (order, shard, n)
+        self._requests[shard.handle.sample.remote(n)] = _Request(order, shard, n, time.monotonic())
         shard.requests += 1
         order.requested += n
         order.missing -= n
 
     def _finish_request(self, ref: "ray.ObjectRef[Any]") -> None:
-        order, shard, n = self._requests.pop(ref)
+        order, shard, n, _ = self._requests.pop(ref)
         shard.requests -= 1
         order.requested -= n
         try:

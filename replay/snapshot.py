@@ -54,7 +54,9 @@ class Tables(NamedTuple):
     block_ends: NDArray[np.int32]  # [sum of num_blocks], each chunk's own
 
 
-_DTYPES: Final = Tables("i4", "f4", "f4", "u1", "i4", "f8", "i4", "i4", "i4", "i4")  # type: ignore[arg-type]
+_OF_TRANSITIONS: Final = ("a_tm1", "r_t", "discount_t", "steps", "weight_version", "tree")
+_OF_CHUNKS: Final = ("length", "first_state", "num_blocks")
+_DTYPES: Final = dict(zip(Tables._fields, ("i4", "f4", "f4", "u1", "i4", "f8", "i4", "i4", "i4", "i4"), strict=True))
 
 
 class ShardSnapshot(NamedTuple):
@@ -139,8 +141,9 @@ def newest(snapshot: ShardSnapshot, capacity: int) -> tuple[Tables, Sequence[byt
     first = int((held > capacity).sum())
     dropped = len(tables.a_tm1) - (int(held[first]) if first < len(held) else 0)
     blocks = int(tables.num_blocks[:first].sum())
-    newest = [array[dropped:] for array in tables[:6]] + [array[first:] for array in tables[6:9]]
-    return Tables(*newest, tables.block_ends[blocks:]), snapshot.frames[first:], dropped
+    from_row = {**dict.fromkeys(_OF_TRANSITIONS, dropped), **dict.fromkeys(_OF_CHUNKS, first), "block_ends": blocks}
+    newest = {name: getattr(tables, name)[row:] for name, row in from_row.items()}
+    return Tables(**newest), snapshot.frames[first:], dropped
 
 
 def check_transitions(tables: Tables, spec: EnvironmentSpec) -> None:
@@ -215,11 +218,13 @@ def _parse_head(head: bytes) -> tuple[dict[str, Any], Tables]:
 
 def _check(tables: Tables) -> None:
     """Whether the tables agree with one another; what they say of transitions is not looked at."""
-    for name, array, dtype in zip(Tables._fields, tables, _DTYPES, strict=True):
+    for name, dtype in _DTYPES.items():
+        array = getattr(tables, name)
         if array.dtype != dtype or array.ndim != 1:
             raise ValueError(f"its table {name} is {array.dtype} {array.shape}")
-    if len({len(array) for array in tables[:6]}) != 1 or len({len(array) for array in tables[6:9]}) != 1:
-        raise ValueError("its tables are not equally long")
+    for names in (_OF_TRANSITIONS, _OF_CHUNKS):
+        if len({len(getattr(tables, name)) for name in names}) != 1:
+            raise ValueError("its tables are not equally long")
     if (tables.length < 1).any() or tables.length.sum(dtype=np.int64) != len(tables.a_tm1):
         raise ValueError("its chunks do not hold its transitions")
     if (tables.num_blocks < 1).any() or tables.num_blocks.sum(dtype=np.int64) != len(tables.block_ends):

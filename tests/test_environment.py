@@ -196,13 +196,13 @@ def test_frames_show_the_buttons_that_are_held(make: Make) -> None:
     states = [(plain.reset()[0], showing.reset()[0], "NOOP")]
     for action in (names.index("right+A+B"), names.index("right+B"), names.index("left"), names.index("down")):
         states.append((plain.step(action)[0], showing.step(action)[0], names[action]))
-    for without, state, action in states:
+    for without, state, shown in states:
         squares = state[-1][:4, :24].reshape(4, 6, 4)
         assert (squares == squares[0, :, :1][None]).all()
         held = {
             name for name, lit in zip(("A", "B", "up", "down", "left", "right"), squares[0, :, 0], strict=True) if lit
         }
-        assert held == set(action.split("+")) - {"NOOP"}
+        assert held == set(shown.split("+")) - {"NOOP"}
         assert set(np.unique(squares)) <= {0, 255}
         state[-1][:4, :24] = without[-1][:4, :24]
         np.testing.assert_array_equal(state[-1], without[-1])

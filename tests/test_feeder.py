@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,10 @@ class Source:
         self.taking.set()
         self.failure: Exception | None = None
         self.lost_priority_updates = 0
+        self.shards: list[tuple[Sequence[Any], int]] = []  # set so far, and batches drawn before
+
+    def set_shards(self, shards: Sequence[Any]) -> None:
+        self.shards.append((shards, self.drawn))
 
     def next_batch(self, timeout_s: float) -> Batch | None:
         if self.failure is not None:
@@ -193,3 +198,13 @@ def test_the_training_threads_number_of_threads_stays() -> None:
         assert feeder.close()
     finally:
         torch.set_num_threads(before)
+
+
+def test_other_shards_reach_the_reader_while_batches_are_taken_and_while_it_rests(make_feeder: MakeFeeder) -> None:
+    source = Source()
+    feeder = make_feeder(source, make_learner())
+    for number in range(3):
+        feeder.set_shards([number])
+        assert feeder.next_batch(30) is not None
+        assert eventually(lambda number=number: len(source.shards) > number)
+    assert [shards for shards, _ in source.shards] == [[0], [1], [2]]

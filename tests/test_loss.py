@@ -1,7 +1,8 @@
 import torch
 
-from learner.loss import double_dqn_target, dqn_target, huber, munchausen_target, take_actions
+from learner.loss import double_dqn_target, dqn_target, huber, munchausen_target, take_actions, window_epsilon
 
+EPSILON = torch.full((3,), 0.2)
 R_T = torch.tensor([1.0, -1.0, 2.0])
 DISCOUNT_T = torch.tensor([0.9, 0.0, 0.5])  # the second episode terminated
 Q_T_ONLINE = torch.tensor([[1.0, 5.0], [1.0, 5.0], [7.0, 3.0]])
@@ -48,13 +49,22 @@ def test_munchausen_target_without_bonus_tends_to_dqns_as_the_temperature_falls(
 def test_values_of_a_policy_that_explores_mix_in_the_mean() -> None:
     # means of Q_T_TARGET: 15, 15, 35; 20 -> 0.8 * 20 + 0.2 * 15 = 19, 40 -> 39, and for double DQN 30 -> 31
     expected = torch.tensor([1.0 + 0.9 * 19, -1.0, 2.0 + 0.5 * 39])
-    torch.testing.assert_close(dqn_target(R_T, DISCOUNT_T, Q_T_TARGET, epsilon=0.2), expected)
+    torch.testing.assert_close(dqn_target(R_T, DISCOUNT_T, Q_T_TARGET, epsilon=EPSILON), expected)
     expected[2] = 2.0 + 0.5 * 31
-    torch.testing.assert_close(double_dqn_target(R_T, DISCOUNT_T, Q_T_ONLINE, Q_T_TARGET, epsilon=0.2), expected)
+    torch.testing.assert_close(double_dqn_target(R_T, DISCOUNT_T, Q_T_ONLINE, Q_T_TARGET, epsilon=EPSILON), expected)
+
+
+def test_windows_of_all_lengths_speak_of_the_same_exploration() -> None:
+    discounts = torch.tensor([0.9, 0.9**3, 0.9**5])
+    torch.testing.assert_close(
+        window_epsilon(discounts, 0.1, 0.9), torch.tensor([0.1, 1 - 0.9**3, 1 - 0.9**5])
+    )  # gamma 0.9 and 1 - epsilon 0.9
+    torch.testing.assert_close(window_epsilon(discounts, 0.02, 0.9), 1 - 0.98 ** torch.tensor([1.0, 3.0, 5.0]))
 
 
 def test_munchausen_values_of_a_policy_that_explores_mix_in_the_mean() -> None:
     actions = torch.tensor([0, 1, 0])
-    settings = {"alpha": 0.0, "temperature": 1e-3, "epsilon": 0.2}
-    target = munchausen_target(R_T, DISCOUNT_T, actions, Q_T_ONLINE, Q_T_TARGET, **settings)
-    torch.testing.assert_close(target, dqn_target(R_T, DISCOUNT_T, Q_T_TARGET, epsilon=0.2))
+    target = munchausen_target(
+        R_T, DISCOUNT_T, actions, Q_T_ONLINE, Q_T_TARGET, alpha=0.0, temperature=1e-3, epsilon=EPSILON
+    )
+    torch.testing.assert_close(target, dqn_target(R_T, DISCOUNT_T, Q_T_TARGET, epsilon=EPSILON))

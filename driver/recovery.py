@@ -1,0 +1,49 @@
+"""What replacements of dead processes start from: the run's newest whole checkpoint."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from driver.replay_files import restore_shard
+from learner.checkpoint import load_checkpoint, newest_checkpoint
+
+
+class Recovery:
+    """Reads a run's checkpoints while it goes on.
+
+    Args:
+        checkpoints: the folder of the run's checkpoints.
+        shards: replay shards of the run.
+        say: takes one line for the user.
+    """
+
+    def __init__(self, checkpoints: Path, shards: int, say: Callable[[str], None]) -> None:
+        self._checkpoints = checkpoints
+        self._shards = shards
+        self._say = say
+
+    def learner_state(self) -> dict[str, Any] | None:
+        """A new learner's state; None where there is no whole checkpoint yet."""
+        try:
+            path = newest_checkpoint(self._checkpoints)
+            data = None if path is None else load_checkpoint(path)
+        except UserError as error:
+            self._say(f"warning: {error}")
+            data = None
+        if data is None:
+            self._say("there is no checkpoint to go on from: the new learner begins afresh")
+            return None
+        self._say(f"the new learner goes on from {data.path.name}")
+        return data.learner
+
+    def fill(self, index: int, shard: Any) -> None:
+        """Gives a new, empty shard what the checkpoint has for it; without that it stays empty."""
+        try:
+            path = newest_checkpoint(self._checkpoints)
+            files = {} if path is None else {file.name: file for file in path.iterdir()}
+            reason = restore_shard(index, self._shards, shard, files)
+        except (OSError, UserError) as error:
+            reason = str(error)
+        where = f"replay shard {index}"
+        self._say(f"{where} is back as in the last checkpoint" if reason is None else f"{where} begins empty: {reason}")
