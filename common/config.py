@@ -59,8 +59,8 @@ class AgentConfig:
     munchausen_temperature: float = 0.03
     """Temperature of the policy in them, in units of scaled reward."""
     target_epsilon: float = 0.0
-    """Probability per step of a random action of the policy whose value the targets are, as in Expected Sarsa (van Seijen
-    et al., 2009), so that it learns to keep away from places where one such action is fatal; 0: the greedy policy."""
+    """Random actions per step of the policy whose value the targets are, as in Expected Sarsa (van Seijen et al., 2009),
+    so that it learns to keep away from places where one such action is fatal; 0: the greedy policy."""
     dueling: bool = False
     """Dueling value and advantage streams (Wang et al., 2016)."""
     network: Literal["nature", "nips"] = "nips"
@@ -70,8 +70,8 @@ class AgentConfig:
     flag_reward: float = 75.0
     """Added to the reward of the step that clears a stage, before scaling; logged returns are without it."""
     death_reward: float = 0.0
-    """Added to the reward of the step in which an episode ends without a clear, before scaling; negative makes the agent
-    more careful; logged returns are without it."""
+    """Added to the reward of the step in which an episode ends without a clear, before scaling; negative makes careful;
+    logged returns are without it."""
     reward_scale: float = 1 / 15
     """Factor on the environment's rewards before learning; logged returns stay unscaled."""
 

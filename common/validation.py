@@ -108,6 +108,11 @@ def largest_chunk(config: Config) -> int:
 def _check_combinations(config: Config) -> None:
     replay, batch = config.replay, config.learner.batch_size
     chunk = largest_chunk(config)
+    if config.agent.target_epsilon and not 0 < config.agent.gamma < 1:
+        raise UserError(
+            f"--agent.target-epsilon needs a discount below 1 and above 0 to count steps by, not --agent.gamma "
+            f"{config.agent.gamma:g}; leave it at 0"
+        )
     if replay.min_size > replay.capacity:
         raise UserError(
             f"--replay.min-size {replay.min_size} exceeds --replay.capacity {replay.capacity}: "

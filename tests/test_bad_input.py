@@ -1,0 +1,231 @@
+"""Both programs, a user's mistakes: one clear line, status 2, no traceback, and nothing written or lost."""
+
+import pickle
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import driver.training
+import evaluate
+import launch
+from actors.environment import environment_spec
+from common.config import AgentConfig, Config, LearnerConfig
+from common.networks import build_network
+from common.policy import save_policy
+from driver.counters import Counters
+from driver.options import dump_config
+from driver.run_directory import RunDirectory
+from learner.checkpoint import save_checkpoint
+from learner.factory import build_learner
+
+SPEC = environment_spec(name="gridworld")
+METADATA = {"preset": "default"}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the programs run; a case that is accepted by mistake fails before any process starts."""
+
+    def accepted(*arguments: Any) -> None:
+        raise AssertionError("this was accepted")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(driver.training, "ray_session", accepted)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return tmp_path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+Capture = pytest.CaptureFixture[str]
+
+
+def refused(program: Callable[[list[str]], int], arguments: str, expected: str, folder: Path, capsys: Capture) -> None:
+    before = contents(folder)
+    name = "launch.py" if program is launch.main else "evaluate.py"
+    try:
+        status = program(arguments.split())
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else 1
+    captured = capsys.readouterr()
+    assert (status, captured.out) == (2, "")
+    assert captured.err.startswith(f"{name}: error: ")
+    assert captured.err.count("\n") == 1
+    assert expected in captured.err
+    assert contents(folder) == before
+
+
+OPTIONS = {
+    "a value for a switch": ("--env.show-buttons true", "true"),
+    "infinite": ("--learner.learning-rate inf", "--learner.learning-rate inf"),
+    "negative": ("--learner.learning-rate -1", "--learner.learning-rate"),
+    "fraction of a count": ("--actors.count 1.5", "--actors.count"),
+    "word for auto": ("--actors.count many", "--actors.count"),
+    "zero threads": ("--learner.threads 0", "--learner.threads 0"),
+    "nothing prefetched": ("--learner.prefetch 0", "--learner.prefetch 0"),
+    "no frame": ("--env.frame-skip 0", "--env.frame-skip 0"),
+    "huge stack": ("--env.frame-stack 99", "--env.frame-stack 99"),
+    "no step": ("--agent.n-step 0", "--agent.n-step 0"),
+    "munchausen above one": ("--agent.munchausen 2", "--agent.munchausen 2"),
+    "network": ("--agent.network resnet", "--agent.network"),
+    "epsilon above one": ("--actors.epsilon 1.5", "--actors.epsilon 1.5"),
+    "share above one": ("--actors.saved-starts 2", "--actors.saved-starts 2"),
+    "average without end": ("--learner.average-decay 1", "--learner.average-decay 1"),
+    "exploring targets without discount": ("--agent.target-epsilon 0.1 --agent.gamma 1", "--agent.gamma 1"),
+    "sticky for ever": ("--env.sticky-actions 1", "--env.sticky-actions 1"),
+    "no episodes": ("--eval.episodes 0", "--eval.episodes 0"),
+    "no checkpoint kept": ("--checkpoint.keep 0", "--checkpoint.keep 0"),
+    "checkpoints all the time": ("--checkpoint.interval-s 0", "--checkpoint.interval-s 0"),
+    "no time": ("--max-minutes 0", "--max-minutes 0"),
+    "limit of nothing": ("--max-updates 0", "--max-updates 0"),
+    "seed beyond 63 bits": ("--seed 9223372036854775808", "--seed"),
+    "tiny object store": ("--ray.object-store-mb 1", "--ray.object-store-mb 1"),
+    "object store beyond memory": ("--ray.object-store-mb 100000000", "half of the memory"),
+    "impatience": ("--ray.hang-s 0.1", "--ray.hang-s 0.1"),
+    "samples of nothing": ("--replay.samples-per-insert 0", "--replay.samples-per-insert 0"),
+    "capacity beyond memory": ("--replay.capacity 100000000000", "GiB"),
+    "batch beyond the error buffer": ("--learner.batch-size 4096 --replay.error-buffer 600", "deadlock"),
+    "more shards than room": ("--replay.shards 1000", "shards leaves"),
+    "no such core": ("--env.core snes", "--env.core"),
+    "saved states on nes-py": ("--env.core nes-py --actors.saved-starts 0.5", "saved"),
+    "cuda where there is none": ("--learner.device cuda", "no GPU"),
+    "ray's auto": ("--ray.address auto", "auto"),
+    "no address": ("--ray.address nowhere", "nowhere"),
+    "address where nothing answers": ("--ray.address 127.0.0.1:{port}", "no Ray answers"),
+    "folder as settings": ("--config .", "cannot read"),
+    "bytes as settings": ("--config binary", "YAML"),
+    "run directory below a file": ("--run-dir binary/run", "binary"),
+    "run directory with a run": ("--run-dir run", "add --resume"),
+    "resume with other settings": ("--resume run --agent.gamma 0.5", "--agent.gamma (the run has 0.97)"),
+    "resume with another stage": ("--resume run --env.stages 1-2", "--env.stages"),
+    "resume with another preset": ("--resume run --preset notebook", "contradicts"),
+    "resume of a complete run": ("--resume complete", "is complete"),
+    "resume of damaged settings": ("--resume no-settings", "config.yaml"),
+    "resume of damaged metadata": ("--resume no-metadata", "run.json is damaged"),
+    "resume of damaged checkpoints": ("--resume damaged", "every checkpoint in"),
+    "resume of another version's checkpoint": ("--resume old-counters", "not of this version"),
+}
+
+
+@pytest.fixture
+def runs(folder: Path) -> None:
+    """Runs that a resume may be asked for, each with something wrong."""
+    (folder / "binary").write_bytes(bytes(range(256)))
+    learner = build_learner(spec=SPEC, agent=AgentConfig(), learner=LearnerConfig(), seed=0, device="cpu").state_dict()
+    for name, max_updates in (("run", None), ("complete", 5), ("no-settings", None), ("no-metadata", None)):
+        RunDirectory(folder / name).create(dump_config(Config(max_updates=max_updates)), METADATA)
+    for name, counters in (
+        ("complete", Counters(updates=5).to_json()),
+        ("damaged", Counters().to_json()),
+        ("old-counters", {"env_steps": 1}),
+    ):
+        run = RunDirectory(folder / name)
+        if not run.holds_run:
+            run.create(dump_config(Config()), METADATA)
+        state = {"counters": counters, "best": None}
+        save_checkpoint(run.checkpoints, learner | {"updates": 5}, spec=SPEC, metadata={}, state=state)
+    (folder / "no-settings/config.yaml").write_text("env: [")
+    (folder / "no-metadata/run.json").write_text("{")
+    next((folder / "damaged/checkpoints").glob("*/target.pt")).write_bytes(b"x")
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+@pytest.mark.usefixtures("runs")
+def test_launch_refuses(case: str, folder: Path, capsys: Capture) -> None:
+    arguments, expected = OPTIONS[case]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        refused(launch.main, arguments.replace("{port}", str(free.getsockname()[1])), expected, folder, capsys)
+
+
+class _Malicious:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self._path,)
+
+
+def save_mario(path: Path) -> None:
+    spec = environment_spec()
+    save_policy(path, build_network(spec, False, 0), spec, {"env": {"stages": ["1-1"]}})
+
+
+POLICIES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda path: None, "there is no"),
+    "empty": (lambda path: path.write_bytes(b""), "is damaged or is no plain state_dict"),
+    "text": (lambda path: path.write_text("weights"), "is damaged or is no plain state_dict"),
+    "malicious pickle": (
+        lambda path: path.write_bytes(pickle.dumps(_Malicious(path.parent / "made-by-a-pickle"))),
+        "is damaged or is no plain state_dict",
+    ),
+    "malicious tensors": (
+        lambda path: torch.save({"conv.0.weight": _Malicious(path.parent / "made-by-a-pickle")}, path),
+        "is damaged or is no plain state_dict",
+    ),
+    "no dictionary": (lambda path: torch.save([torch.zeros(3)], path), "is no state_dict of weights"),
+    "not a number": (lambda path: torch.save({"fc.0.weight": torch.full((2,), torch.nan)}, path), "holds NaN"),
+    "another network": (lambda path: torch.save({"linear.weight": torch.zeros(3, 3)}, path), "no known network"),
+    "wrong shapes": (
+        lambda path: torch.save({"conv.0.weight": torch.zeros(1, 2, 3, 4), "fc.2.bias": torch.zeros(5)}, path),
+        "p.pt",
+    ),
+    "cut short": (lambda path: (save_mario(path), path.write_bytes(path.read_bytes()[:-900])), "is damaged"),
+    "sidecar of another": (
+        lambda path: (save_mario(path), path.with_suffix(".json").write_text('{"network": {}}')),
+        "is no sidecar",
+    ),
+    "sidecar cut short": (
+        lambda path: (save_mario(path), path.with_suffix(".json").write_text('{"netw')),
+        "is no sidecar",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", POLICIES)
+def test_evaluate_refuses_files_that_are_no_policy(case: str, folder: Path, capsys: Capture) -> None:
+    make, expected = POLICIES[case]
+    make(folder / "p.pt")
+    refused(evaluate.main, "p.pt", expected, folder, capsys)
+    assert not (folder / "made-by-a-pickle").exists()
+
+
+PLACES = {
+    "unknown suffix": ("--video a.webm", "neither .mp4 nor .gif"),
+    "video nowhere": ("--video absent/a.mp4", "absent"),
+    "video is a folder": ("--video a-folder.mp4", "a-folder.mp4"),
+    "json nowhere": ("--json absent/r.json", "does not exist"),
+    "json is a folder": ("--json a-folder.mp4", "a-folder.mp4"),
+}
+
+
+@pytest.mark.parametrize("case", PLACES)
+def test_evaluate_refuses_places_that_cannot_be_written(case: str, folder: Path, capsys: Capture) -> None:
+    save_mario(folder / "p.pt")
+    (folder / "a-folder.mp4").mkdir()
+    arguments, expected = PLACES[case]
+    refused(evaluate.main, f"p.pt {arguments}", expected, folder, capsys)
+
+
+@pytest.mark.parametrize("damage", ["policy.pt", "policy.json", "target.pt", "state.json", "manifest.json"])
+def test_evaluate_refuses_a_damaged_checkpoint_that_is_named(damage: str, folder: Path, capsys: Capture) -> None:
+    learner = build_learner(spec=SPEC, agent=AgentConfig(), learner=LearnerConfig(), seed=0, device="cpu").state_dict()
+    metadata = {"env": {"name": "gridworld"}}
+    path = save_checkpoint(folder, learner, spec=SPEC, metadata=metadata, state={})
+    data = bytearray((path / damage).read_bytes())
+    data[len(data) // 2] ^= 1
+    (path / damage).write_bytes(data)
+    refused(evaluate.main, path.name, "is damaged", folder, capsys)
+
+
+def test_there_are_at_least_sixty_cases() -> None:
+    assert len(OPTIONS) + len(POLICIES) + len(PLACES) + 5 >= 60
