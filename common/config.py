@@ -30,7 +30,7 @@ class EnvConfig:
     """Each episode starts with 0 to this many raw frames without a button pressed, drawn evenly."""
     sticky_actions: float = 0.0
     """Probability, at each raw frame, that the previous frame's buttons stay pressed (Machado et al., 2018)."""
-    show_buttons: bool = False
+    show_buttons: bool = True
     """Whether frames show the buttons that are held, in their upper left corner: Mario jumps again only once A was let
     go, which his picture does not show (compare the last action as an input in R2D2, Kapturowski et al., 2019)."""
     max_steps: int | None = None
@@ -59,8 +59,8 @@ class AgentConfig:
     munchausen_temperature: float = 0.03
     """Temperature of the policy in them, in units of scaled reward."""
     target_epsilon: float = 0.0
-    """Random actions per step of the policy whose value the targets are, as in Expected Sarsa (van Seijen et al., 2009),
-    so that it learns to keep away from places where one such action is fatal; 0: the greedy policy."""
+    """Random actions per step of the policy whose value the targets are, as in Expected Sarsa (van Seijen et al.,
+    2009), so that it learns to keep away from places where one such action is fatal; 0: the greedy policy."""
     dueling: bool = False
     """Dueling value and advantage streams (Wang et al., 2016)."""
     network: Literal["nature", "nips"] = "nips"

@@ -66,7 +66,7 @@ PRESETS: dict[str, Config] = {
     "default": Config(),
     # The notebook "Solving Super Mario SNES using DQN" (which is about the NES game).
     "notebook": Config(
-        env=EnvConfig(actions="simple", noop_max=0),
+        env=EnvConfig(actions="simple", noop_max=0, show_buttons=False),
         agent=_TUTORIAL_AGENT,
         actors=replace(_TUTORIAL_ACTOR, epsilon_start=1.0, epsilon_final=0.02, epsilon_decay=0.9999),
         replay=replace(_TUTORIAL_REPLAY, capacity=20_000),
@@ -78,7 +78,7 @@ PRESETS: dict[str, Config] = {
     ),
     # The article on double deep Q-learning; `--agent.no-double` is what its code computes.
     "article": Config(
-        env=EnvConfig(actions="right_only", noop_max=0),
+        env=EnvConfig(actions="right_only", noop_max=0, show_buttons=False),
         agent=_TUTORIAL_AGENT,
         actors=replace(_TUTORIAL_ACTOR, epsilon_start=0.02, epsilon_final=0.02, epsilon_decay=0.99),
         replay=replace(_TUTORIAL_REPLAY, capacity=30_000),
@@ -90,7 +90,7 @@ PRESETS: dict[str, Config] = {
     # For speed beside other libraries (`benchmarks/peers.py`): the tutorials' network, task and step size with their
     # batches of 32, but Stable-Baselines3's and Atari's 8 samples per transition; everything else as by default.
     "peers": Config(
-        env=EnvConfig(noop_max=0),
+        env=EnvConfig(noop_max=0, show_buttons=False),
         agent=_TUTORIAL_AGENT,
         actors=ActorsConfig(saved_starts=0.0),
         replay=ReplayConfig(capacity=20_000, min_size=1_000, samples_per_insert=8.0),
@@ -100,7 +100,7 @@ PRESETS: dict[str, Config] = {
     # The article's 3x3 grid: no ROM, and the quickest check of the whole system. One-step targets on a grid without
     # chance have the optimal Q-values as their fixed point, however much is explored: it is reached to two digits.
     "gridworld": Config(
-        env=EnvConfig(name="gridworld"),
+        env=EnvConfig(name="gridworld", show_buttons=False),
         agent=AgentConfig(
             gamma=0.9, n_step=1, watkins=False, munchausen=0.0, layer_norm=False, flag_reward=0.0, reward_scale=1.0
         ),

@@ -39,11 +39,14 @@ def _actor(
     index: int = 0,
     incarnation: int = 0,
     max_steps: int = 30,
-    **rewards: float,
+    flag_reward: float = 0.0,
+    death_reward: float = 0.0,
 ) -> Actor:
     return build_actor(
         env=EnvConfig(name="gridworld", max_steps=max_steps),
-        agent=AgentConfig(gamma=0.9, n_step=3, watkins=False, reward_scale=1.0, **{"flag_reward": 0.0} | rewards),
+        agent=AgentConfig(
+            gamma=0.9, n_step=3, watkins=False, reward_scale=1.0, flag_reward=flag_reward, death_reward=death_reward
+        ),
         actors=actors,
         index=index,
         count=2,
@@ -163,18 +166,17 @@ def _spec() -> EnvironmentSpec:
     return environment_spec(name="gridworld")
 
 
-@pytest.mark.parametrize("name", ["flag_reward", "death_reward"])
-def test_a_reward_for_an_end_is_learned_from_but_not_logged(name: str) -> None:
+def test_rewards_for_an_end_are_learned_from_but_not_logged() -> None:
     played = []
-    for reward in (0.0, 7.0):
+    # The grid's episodes end at its goal, which is a clear.
+    for flag_reward, death_reward in ((0.0, 0.0), (7.0, -3.0)):
         writer = _Writer()
         settings = ActorsConfig(envs_per_actor=2, chunk_length=50, epsilon=1.0)
-        actor = _actor(writer, _Weights(), actors=settings, **{name: reward})
+        actor = _actor(writer, _Weights(), actors=settings, flag_reward=flag_reward, death_reward=death_reward)
         episodes = [episode for _ in range(100) for episode in actor.step()]
         ends = [float(chunk.r_t[-1]) for chunk in writer.chunks if chunk.discount_t[-1] == 0]
         played.append((episodes, ends))
     (plain, plain_ends), (rewarded, rewarded_ends) = played
     assert rewarded == plain
     assert any(episode.clear for episode in plain)
-    # The grid's episodes end at its goal, which is a clear.
-    assert rewarded_ends == [end + (7.0 if name == "flag_reward" else 0.0) for end in plain_ends]
+    assert rewarded_ends == [end + 7.0 for end in plain_ends]

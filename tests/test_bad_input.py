@@ -3,6 +3,7 @@
 import pickle
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,16 @@ def save_mario(path: Path) -> None:
     save_policy(path, build_network(spec, False, 0), spec, {"env": {"stages": ["1-1"]}})
 
 
+def cut_short(path: Path) -> None:
+    save_mario(path)
+    path.write_bytes(path.read_bytes()[:-900])
+
+
+def with_sidecar(text: str, path: Path) -> None:
+    save_mario(path)
+    path.with_suffix(".json").write_text(text)
+
+
 POLICIES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "there is no"),
     "empty": (lambda path: path.write_bytes(b""), "is damaged or is no plain state_dict"),
@@ -179,15 +190,9 @@ POLICIES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: torch.save({"conv.0.weight": torch.zeros(1, 2, 3, 4), "fc.2.bias": torch.zeros(5)}, path),
         "p.pt",
     ),
-    "cut short": (lambda path: (save_mario(path), path.write_bytes(path.read_bytes()[:-900])), "is damaged"),
-    "sidecar of another": (
-        lambda path: (save_mario(path), path.with_suffix(".json").write_text('{"network": {}}')),
-        "is no sidecar",
-    ),
-    "sidecar cut short": (
-        lambda path: (save_mario(path), path.with_suffix(".json").write_text('{"netw')),
-        "is no sidecar",
-    ),
+    "cut short": (cut_short, "is damaged"),
+    "sidecar of another": (partial(with_sidecar, '{"network": {}}'), "is no sidecar"),
+    "sidecar cut short": (partial(with_sidecar, '{"netw'), "is no sidecar"),
 }
 
 

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,9 @@ class Source:
         self.failure: Exception | None = None
         self.lost_priority_updates = 0
         self.shards: list[tuple[Sequence[Any], int]] = []  # set so far, and batches drawn before
+
+    def was_given(self, times: int) -> bool:
+        return len(self.shards) >= times
 
     def set_shards(self, shards: Sequence[Any]) -> None:
         self.shards.append((shards, self.drawn))
@@ -206,5 +210,5 @@ def test_other_shards_reach_the_reader_while_batches_are_taken_and_while_it_rest
     for number in range(3):
         feeder.set_shards([number])
         assert feeder.next_batch(30) is not None
-        assert eventually(lambda number=number: len(source.shards) > number)
+        assert eventually(partial(source.was_given, number + 1))
     assert [shards for shards, _ in source.shards] == [[0], [1], [2]]

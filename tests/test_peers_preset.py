@@ -23,6 +23,7 @@ VALUES = {
     "env.frame_stack": 4,
     "env.noop_max": 0,
     "env.sticky_actions": 0.0,
+    "env.show_buttons": False,
     "replay.capacity": 20_000,
     "replay.min_size": 1_000,
     "replay.samples_per_insert": 8.0,

@@ -179,10 +179,10 @@ def test_parts_of_a_stage_are_drawn_evenly_however_often_they_were_visited(envs:
     assert max(parts.values()) < 1.4 * min(parts.values())
 
 
-def actor(writer: _Writer, *, share: float, flag_reward: float = 0.0) -> Actor:
+def actor(writer: _Writer, *, share: float, flag_reward: float = 0.0, death_reward: float = 0.0) -> Actor:
     return build_actor(
         env=EnvConfig(core="fceumm", noop_max=0),
-        agent=AgentConfig(n_step=3, reward_scale=1.0, flag_reward=flag_reward),
+        agent=AgentConfig(n_step=3, reward_scale=1.0, flag_reward=flag_reward, death_reward=death_reward),
         actors=ActorsConfig(envs_per_actor=1, epsilon=0.0, chunk_length=10, saved_starts=share),
         index=0,
         count=1,
@@ -207,6 +207,20 @@ def episodes_of(player: Actor, count: int) -> list[Episode]:
     while len(episodes) < count:
         episodes += player.step()
     return episodes
+
+
+def test_a_death_is_learned_from_with_its_reward() -> None:
+    ends = []
+    for death_reward in (0.0, -7.0):
+        writer = _Writer()
+        player = actor(writer, share=0.0, death_reward=death_reward)
+        run_right(player)
+        (episode,) = episodes_of(player, 1)
+        assert not episode.clear
+        ends.append((episode, float(writer.chunks[-1].r_t[-1])))
+    (plain, plain_end), (careful, careful_end) = ends
+    assert careful == plain
+    assert careful_end == plain_end - 7.0
 
 
 def test_an_actor_begins_shortly_before_its_deaths_and_says_so() -> None:

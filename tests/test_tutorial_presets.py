@@ -33,6 +33,7 @@ SHARED = {
     "env.frame_stack": 4,
     "env.noop_max": 0,
     "env.sticky_actions": 0.0,
+    "env.show_buttons": False,
     "env.max_steps": None,
     "actors.count": 1,
     "actors.envs_per_actor": 1,
