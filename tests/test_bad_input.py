@@ -1,11 +1,14 @@
 """Both programs, a user's mistakes: one clear line, status 2, no traceback, and nothing written or lost."""
 
+import os
 import pickle
 import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled")
 
 import pytest
 import torch
@@ -34,6 +37,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def accepted(*arguments: Any) -> None:
         raise AssertionError("this was accepted")
 
+    # What the program sets for its own Ray would reach the Ray of later tests.
+    monkeypatch.setattr(os, "environ", os.environ.copy())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(driver.training, "ray_session", accepted)
     monkeypatch.delenv("DISPLAY", raising=False)
