@@ -71,7 +71,9 @@ def build_actor(
             )
             for _ in env_seeds
         ],
-        network=build_network(spec, agent.dueling, to_int(role_seed(seed, "network")), agent.network, agent.layer_norm),
+        network=build_network(
+            spec, agent.dueling, to_int(role_seed(seed, "network")), agent.network, agent.layer_norm, agent.quantiles
+        ),
         bfloat16=uses_bfloat16(actors.precision, torch.device("cpu")),
         spec=spec,
         exploration=build_exploration(actors, index=index, count=count),

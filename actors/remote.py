@@ -192,7 +192,9 @@ class RemoteEvaluator:
         settings = replace(env, noop_max=evaluation.noop_max, max_steps=max_steps, stages=stages)
         count = min(_EVALUATION_ENVS, evaluation.episodes * len(self._stages))
         self._envs = [make_environment(**asdict(settings), seed=self._seed) for _ in range(count)]
-        self._policy = Policy(build_network(spec, agent.dueling, 0, agent.network, agent.layer_norm), spec, {})
+        self._policy = Policy(
+            build_network(spec, agent.dueling, 0, agent.network, agent.layer_norm, agent.quantiles), spec, {}
+        )
         self._evaluation: Evaluation | None = None
         self._updates = 0
         self._worked_s = 0.0

@@ -67,6 +67,9 @@ class AgentConfig:
     """Convolutions and hidden layer: of Mnih et al., 2015, or those of 2013, with a third of the arithmetic."""
     layer_norm: bool = True
     """Layer normalisation (Ba et al., 2016) before every ReLU of an image network, as in PQN (Gallici et al., 2025)."""
+    quantiles: int = 1
+    """Quantiles of each action's distribution of returns (QR-DQN, Dabney et al., 2018; 32 to 200 are usual), by the
+    quantile Huber loss with kappa = `learner.huber_delta`; 1: Q-values."""
     flag_reward: float = 75.0
     """Added to the reward of the step that clears a stage, before scaling; logged returns are without it."""
     death_reward: float = 0.0

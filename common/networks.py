@@ -49,6 +49,8 @@ class QNetwork(nn.Module):
         architecture: "nature" (2015) or "nips" (2013), of image frames; no matter for vectors.
         layer_norm: whether every layer but the last is normalised before its ReLU (Ba et al., 2016), over all its
             outputs for one state; of image frames only.
+        quantiles: N, of each action's distribution of returns (Dabney et al., 2018), whose mean is its Q-value; 1: the
+            Q-values themselves.
 
     Raises:
         ValueError: frames have neither one nor two axes, or are too small for the convolutions.
@@ -62,9 +64,11 @@ class QNetwork(nn.Module):
         dueling: bool = False,
         architecture: Architecture = "nature",
         layer_norm: bool = False,
+        quantiles: int = 1,
     ) -> None:
         super().__init__()
         self.dueling = dueling
+        self.num_quantiles = quantiles
         stack, *frame_shape = state_shape
         if len(frame_shape) == 2:
             layers, hidden = _ARCHITECTURES[architecture]
@@ -79,10 +83,10 @@ class QNetwork(nn.Module):
         else:
             raise ValueError(f"a frame has one axis or two, not the shape {tuple(frame_shape)}")
         if dueling:
-            self.value = _head(features, hidden, 1)
-            self.advantage = _head(features, hidden, num_actions)
+            self.value = _head(features, hidden, quantiles)
+            self.advantage = _head(features, hidden, num_actions * quantiles)
         else:
-            self.fc = _head(features, hidden, num_actions)
+            self.fc = _head(features, hidden, num_actions * quantiles)
 
     def forward(self, states: Tensor) -> Tensor:
         """Q-values, float32 [B, A], of `uint8` states [B, S, *F]."""
@@ -105,7 +109,12 @@ class QNetwork(nn.Module):
         }
 
     def values(self, inputs: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-        """Q-values, float32 [B, A].
+        """Q-values, float32 [B, A]; see `quantiles`."""
+        quantiles = self.quantiles(inputs, weights)
+        return quantiles.mean(dim=2) if self.num_quantiles > 1 else quantiles.squeeze(2)
+
+    def quantiles(self, inputs: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+        """Quantiles of the returns, float32 [B, A, N].
 
         The last layer is float32 whatever the weights' type: Q-values rounded to bfloat16 tie and change the argmax.
 
@@ -114,10 +123,11 @@ class QNetwork(nn.Module):
             weights: of `cast`, of this network or of another with the same layers.
         """
         features = self._features(inputs, weights)
+        shape = (len(inputs), -1, self.num_quantiles)
         if not self.dueling:
-            return _head_values("fc", features, weights)
-        value = _head_values("value", features, weights)  # [B, 1]
-        advantage = _head_values("advantage", features, weights)  # [B, A]
+            return _head_values("fc", features, weights).view(shape)
+        value = _head_values("value", features, weights).view(shape)  # [B, 1, N]
+        advantage = _head_values("advantage", features, weights).view(shape)  # [B, A, N]
         return value + advantage - advantage.mean(dim=1, keepdim=True)
 
     def _features(self, inputs: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
@@ -159,7 +169,12 @@ def to_inputs(states: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def build_network(
-    spec: EnvironmentSpec, dueling: bool, seed: int, architecture: Architecture = "nature", layer_norm: bool = False
+    spec: EnvironmentSpec,
+    dueling: bool,
+    seed: int,
+    architecture: Architecture = "nature",
+    layer_norm: bool = False,
+    quantiles: int = 1,
 ) -> QNetwork:
     """A freshly initialised network on the CPU, by PyTorch's default distributions.
 
@@ -169,7 +184,12 @@ def build_network(
         # torch.manual_seed would also reseed the accelerators, which are not forked here.
         torch.default_generator.manual_seed(seed)
         return QNetwork(
-            spec.state_shape, spec.num_actions, dueling=dueling, architecture=architecture, layer_norm=layer_norm
+            spec.state_shape,
+            spec.num_actions,
+            dueling=dueling,
+            architecture=architecture,
+            layer_norm=layer_norm,
+            quantiles=quantiles,
         )
 
 

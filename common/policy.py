@@ -134,6 +134,13 @@ def _architecture(weights: Mapping[str, Tensor]) -> Architecture:
     return "nips" if "conv.2.weight" in weights and "conv.4.weight" not in weights else "nature"
 
 
+def _quantiles(weights: Mapping[str, Tensor], num_actions: int) -> int:
+    """Outputs of the last layer per action; 1 where they do not divide, which its shape is then refused for."""
+    bias = weights.get("advantage.2.bias", weights.get("fc.2.bias"))
+    each, rest = divmod(0 if bias is None else bias.numel(), num_actions)
+    return 1 if rest else max(1, each)
+
+
 def _describe(weights: Mapping[str, Tensor]) -> dict[str, object]:
     """The network of the weights, as a sidecar has it."""
     name = f"{_architecture(weights)}-cnn" if "conv.0.weight" in weights else "mlp"
@@ -221,6 +228,7 @@ def _build(path: Path, spec: EnvironmentSpec, weights: Mapping[str, Tensor]) -> 
                 dueling=_is_dueling(weights),
                 architecture=_architecture(weights),
                 layer_norm=_has_layer_norm(weights),
+                quantiles=_quantiles(weights, spec.num_actions),
             )
     except (ValueError, RuntimeError, TypeError, OverflowError) as error:
         raise UserError(f"{path} has a sidecar for frames that no network fits: restore it, or remove it") from error

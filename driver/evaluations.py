@@ -46,7 +46,7 @@ class BestPolicy:
         if self.score is not None and score < self.score:
             return False
         agent = self._config.agent
-        network = build_network(self._spec, agent.dueling, 0, agent.network, agent.layer_norm)
+        network = build_network(self._spec, agent.dueling, 0, agent.network, agent.layer_norm, agent.quantiles)
         unflatten_(network, report.weights)
         save_policy(self._run.best_policy, network, self._spec, policy_metadata(self._config, counters, report.updates))
         self.score = score

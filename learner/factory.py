@@ -25,6 +25,7 @@ def build_learner(
         dueling=agent.dueling,
         architecture=agent.network,
         layer_norm=agent.layer_norm,
+        quantiles=agent.quantiles,
         learning_rate=learner.learning_rate,
         learning_rate_final=learner.learning_rate_final,
         learning_rate_decay_updates=learner.learning_rate_decay_updates,

@@ -72,6 +72,7 @@ class Learner:
         seed: of the network's initialisation.
         architecture: the network's option.
         layer_norm: the network's option.
+        quantiles: the network's option; above 1 quantile regression takes the place of the Huber loss.
         munchausen: alpha of Munchausen targets, which take the place of (double) DQN's; 0: none.
         munchausen_temperature: their policy's.
         target_epsilon: exploration of the policy whose value the targets are.
@@ -100,6 +101,7 @@ class Learner:
         seed: int,
         architecture: Architecture = "nature",
         layer_norm: bool = False,
+        quantiles: int = 1,
         munchausen: float = 0.0,
         munchausen_temperature: float = 0.03,
         target_epsilon: float = 0.0,
@@ -116,7 +118,7 @@ class Learner:
         last = learning_rate if learning_rate_final is None else learning_rate_final
         self._learning_rate = partial(linear, first=learning_rate, last=last, steps=learning_rate_decay_updates)
         self._step = UpdateStep(
-            build_network(spec, dueling, seed, architecture, layer_norm).to(self.device),
+            build_network(spec, dueling, seed, architecture, layer_norm, quantiles).to(self.device),
             double=double,
             munchausen=munchausen,
             munchausen_temperature=munchausen_temperature,

@@ -73,10 +73,15 @@ def munchausen_target(
     Returns:
         [B]
     """
-    log_policy = torch.log_softmax(q_tm1_target / temperature, dim=1)
-    bonus = alpha * (temperature * take_actions(log_policy, a_tm1)).clamp(_LOWEST_LOG_POLICY, 0)
+    bonus = munchausen_bonus(a_tm1, q_tm1_target, alpha=alpha, temperature=temperature)
     soft_maximum = temperature * torch.logsumexp(q_t_target / temperature, dim=1)
     return r_t + bonus + discount_t * epsilon_greedy_value(soft_maximum, q_t_target, epsilon)
+
+
+def munchausen_bonus(a_tm1: Tensor, q_tm1_target: Tensor, *, alpha: float, temperature: float) -> Tensor:
+    """[B], the reward for the action taken's probability in `munchausen_target`, at most 0."""
+    log_policy = torch.log_softmax(q_tm1_target / temperature, dim=1)
+    return alpha * (temperature * take_actions(log_policy, a_tm1)).clamp(_LOWEST_LOG_POLICY, 0)
 
 
 def epsilon_greedy_value(greedy_value: Tensor, q: Tensor, epsilon: Tensor | None) -> Tensor:
@@ -106,6 +111,51 @@ def window_epsilon(discount_t: Tensor, epsilon: float, gamma: float) -> Tensor:
         gamma: 0 < gamma < 1.
     """
     return 1 - discount_t ** (math.log1p(-epsilon) / math.log(gamma))
+
+
+def quantile_target(
+    r_t: Tensor, discount_t: Tensor, policy: Tensor, entropy: Tensor | float, z_t_target: Tensor, epsilon: Tensor | None
+) -> Tensor:
+    """Targets of quantile regression, `r_t + discount_t * (sum_a policy(a) z_t_target(a) + entropy)`.
+
+    With the greedy policy's probabilities 0 and 1 those of QR-DQN (Dabney et al., 2018), with the soft ones and the
+    bonus in `r_t` those of Munchausen-IQN (Vieillard et al., 2020), which averages over actions as well.
+
+    Args:
+        r_t: [B], the n-step return up to the bootstrap.
+        discount_t: [B], 0 where the episode terminated.
+        policy: [B, A], probabilities of the actions in s_t.
+        entropy: [B], times its temperature; 0 without one.
+        z_t_target: [B, A, N], the target network's quantiles of s_t.
+        epsilon: [B], see `epsilon_greedy_value`.
+
+    Returns:
+        [B, N]
+    """
+    if epsilon is not None:
+        policy = torch.lerp(policy, torch.full_like(policy, 1 / policy.shape[1]), epsilon.unsqueeze(1))
+    z = torch.bmm(policy.unsqueeze(1), z_t_target).squeeze(1)  # [B, N]
+    return r_t.unsqueeze(1) + discount_t.unsqueeze(1) * (z + torch.as_tensor(entropy).unsqueeze(-1))
+
+
+def greedy_policy(q: Tensor) -> Tensor:
+    """[B, A], 1 for the action of the largest Q-value [B, A], else 0."""
+    return torch.nn.functional.one_hot(q.argmax(dim=1), q.shape[1]).to(q.dtype)
+
+
+def quantile_huber(z_tm1: Tensor, target: Tensor, delta: float) -> Tensor:
+    """[B], the quantile Huber loss of Dabney et al., 2018, equation 10: mean over targets, sum over quantiles.
+
+    Args:
+        z_tm1: [B, N], quantiles of the action taken, at the levels (i + 1/2) / N.
+        target: [B, M]
+        delta: kappa of the paper.
+    """
+    n = z_tm1.shape[1]
+    levels = (torch.arange(n, device=z_tm1.device) + 0.5) / n
+    error = target.unsqueeze(1) - z_tm1.unsqueeze(2)  # [B, N, M]
+    weight = (levels.view(1, n, 1) - (error.detach() < 0).to(error.dtype)).abs()
+    return (weight * huber(error, delta) / delta).mean(dim=2).sum(dim=1)
 
 
 def take_actions(q: Tensor, action: Tensor) -> Tensor:

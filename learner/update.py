@@ -8,7 +8,17 @@ import torch
 from torch import Tensor
 
 from common.networks import QNetwork
-from learner.loss import double_dqn_target, dqn_target, huber, munchausen_target, take_actions, window_epsilon
+from learner.loss import (
+    double_dqn_target,
+    dqn_target,
+    greedy_policy,
+    huber,
+    munchausen_bonus,
+    munchausen_target,
+    quantile_huber,
+    quantile_target,
+    window_epsilon,
+)
 
 SCALARS = 3
 
@@ -28,7 +38,7 @@ class TargetValues(NamedTuple):
     """What the target network says of a batch."""
 
     q_tm1: Tensor | None  # float32 [B, A]; only for Munchausen targets
-    q_t: Tensor  # float32 [B, A]
+    z_t: Tensor  # float32 [B, A, N], quantiles, or Q-values where N is 1
     version: int  # of the target network
 
 
@@ -93,7 +103,7 @@ class UpdateStep:
         """The target network's share of an update; on a CPU, for any thread at any time."""
         version, weights = self._target_cast
         q_tm1 = self.target.values(inputs.s_tm1, weights) if self._munchausen else None
-        return TargetValues(q_tm1, self.target.values(inputs.s_t, weights), version)
+        return TargetValues(q_tm1, self.target.quantiles(inputs.s_t, weights), version)
 
     def run(self, inputs: UpdateInputs, target_values: TargetValues | None = None) -> Tensor:
         """One step of gradient descent; after a loss or gradient that is not finite, none until `forgive`.
@@ -106,10 +116,15 @@ class UpdateStep:
             float32 [B + SCALARS]: TD errors, loss, mean Q-value of the actions taken, gradient norm before clipping.
         """
         weights = self.online.cast(self.dtype)
-        target = self._bootstrap_target(inputs, weights, target_values)
-        q_tm1 = take_actions(self.online.values(inputs.s_tm1, weights), inputs.a_tm1)
-        td_error = target - q_tm1
-        loss = (inputs.weight * huber(td_error, self._huber_delta)).mean()
+        target = self._bootstrap_target(inputs, weights, target_values)  # [B, N]
+        z_tm1 = take_quantiles(self.online.quantiles(inputs.s_tm1, weights), inputs.a_tm1)  # [B, N]
+        q_tm1 = z_tm1.mean(dim=1)
+        td_error = target.mean(dim=1) - q_tm1
+        if self.online.num_quantiles > 1:
+            losses = quantile_huber(z_tm1, target, self._huber_delta)
+        else:
+            losses = huber(td_error, self._huber_delta)
+        loss = (inputs.weight * losses).mean()
         self.optimizer.zero_grad()
         loss.backward()
         grad_norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
@@ -170,13 +185,15 @@ class UpdateStep:
     def _bootstrap_target(
         self, inputs: UpdateInputs, weights: dict[str, Tensor], target_values: TargetValues | None
     ) -> Tensor:
-        """[B]"""
+        """[B, N]"""
         if target_values is None or target_values.version != self._target_cast[0]:
             target_values = self.target_values(inputs)
-        q_t_target = target_values.q_t
         epsilon = window_epsilon(inputs.discount_t, self._epsilon, self._gamma) if self._epsilon else None
+        if self.online.num_quantiles > 1:
+            return self._quantile_target(inputs, weights, target_values, epsilon)
+        q_t_target = target_values.z_t.squeeze(2)
         if target_values.q_tm1 is not None:
-            return munchausen_target(
+            target = munchausen_target(
                 inputs.r_t,
                 inputs.discount_t,
                 inputs.a_tm1,
@@ -186,10 +203,35 @@ class UpdateStep:
                 temperature=self._temperature,
                 epsilon=epsilon,
             )
-        if not self._double:
-            return dqn_target(inputs.r_t, inputs.discount_t, q_t_target, epsilon=epsilon)
-        q_t_online = self.online.values(inputs.s_t, weights)
-        return double_dqn_target(inputs.r_t, inputs.discount_t, q_t_online, q_t_target, epsilon=epsilon)
+        elif self._double:
+            q_t_online = self.online.values(inputs.s_t, weights)
+            target = double_dqn_target(inputs.r_t, inputs.discount_t, q_t_online, q_t_target, epsilon=epsilon)
+        else:
+            target = dqn_target(inputs.r_t, inputs.discount_t, q_t_target, epsilon=epsilon)
+        return target.unsqueeze(1)
+
+    def _quantile_target(
+        self, inputs: UpdateInputs, weights: dict[str, Tensor], target_values: TargetValues, epsilon: Tensor | None
+    ) -> Tensor:
+        """[B, N]"""
+        r_t, z_t = inputs.r_t, target_values.z_t
+        entropy: Tensor | float = 0.0
+        if target_values.q_tm1 is not None:
+            bonus = munchausen_bonus(
+                inputs.a_tm1, target_values.q_tm1, alpha=self._munchausen, temperature=self._temperature
+            )
+            r_t = r_t + bonus
+            log_policy = torch.log_softmax(z_t.mean(dim=2) / self._temperature, dim=1)
+            policy = log_policy.exp()
+            entropy = -self._temperature * (policy * log_policy).sum(dim=1)
+        else:
+            policy = greedy_policy(self.online.values(inputs.s_t, weights) if self._double else z_t.mean(dim=2))
+        return quantile_target(r_t, inputs.discount_t, policy, entropy, z_t, epsilon)
+
+
+def take_quantiles(z: Tensor, action: Tensor) -> Tensor:
+    """[B, N], the quantiles [B, A, N] of one action, int64 [B], each."""
+    return z.gather(1, action.view(-1, 1, 1).expand(-1, 1, z.shape[2])).squeeze(1)
 
 
 def _detached(weights: dict[str, Tensor]) -> dict[str, Tensor]:

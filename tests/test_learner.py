@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.networks import QNetwork, flatten, q_values
+from common.networks import QNetwork, flatten, q_values, to_inputs
 from common.precision import uses_bfloat16
 from common.types import Batch, EnvironmentSpec
 from learner.device import resolve_device
 from learner.learner import Learner
-from learner.loss import munchausen_target, take_actions
+from learner.loss import munchausen_target, quantile_huber, take_actions
 from tests.random_batches import MARIO_SPEC, VECTOR_SPEC, random_batch
 
 
@@ -364,3 +364,33 @@ def test_targets_value_the_policy_that_explores() -> None:
     value = (1 - epsilon) * q_t[np.arange(64), choice] + epsilon * q_t.mean(axis=1)
     expected = batch.r_t + batch.discount_t * value - q_tm1[np.arange(64), batch.a_tm1]
     np.testing.assert_allclose(learner.update(batch).td_error, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("munchausen", [0.0, 0.9])
+@pytest.mark.parametrize("dueling", [False, True])
+def test_quantiles_learn_the_mean_of_a_terminal_reward(munchausen: float, dueling: bool) -> None:
+    """Rewards of -1 and 3 with even chances: a mean of 1, whatever the state."""
+    learner = make_learner(quantiles=8, dueling=dueling, munchausen=munchausen, learning_rate=3e-3)
+    rng = np.random.default_rng(0)
+    for seed in range(400):
+        batch = random_batch(VECTOR_SPEC, seed=seed, size=64)
+        rewards = np.where(rng.random(64) < 0.5, -1.0, 3.0).astype(np.float32)
+        result = learner.update(batch._replace(r_t=rewards, discount_t=np.zeros(64, np.float32)))
+    # Munchausen's bonus for an action that is as likely as the others: 0.9 * 0.03 * ln(1 / A), no matter here.
+    assert result.q_mean == pytest.approx(1.0, abs=0.35)
+    assert result.td_error.shape == (64,)
+
+
+def test_quantile_updates_of_a_terminal_state_have_the_loss_of_the_formula() -> None:
+    learner = make_learner(quantiles=4)
+    batch = random_batch(VECTOR_SPEC, seed=1, size=8)._replace(discount_t=np.zeros(8, np.float32))
+    network = QNetwork(VECTOR_SPEC.state_shape, VECTOR_SPEC.num_actions, quantiles=4)
+    network.load_state_dict(learner.state_dict()["online"])
+    states = torch.tensor(batch.stack(batch.s_tm1))
+    z = network.quantiles(to_inputs(states, torch.float32), network.cast(torch.float32))
+    z_tm1 = z[torch.arange(8), torch.tensor(batch.a_tm1)]
+    target = torch.tensor(batch.r_t).unsqueeze(1).expand(8, 4)
+    loss = (torch.tensor(batch.weight) * quantile_huber(z_tm1, target, 1.0)).mean()
+    result = learner.update(batch)
+    assert result.loss == pytest.approx(float(loss.detach()), rel=1e-4)
+    np.testing.assert_allclose(result.td_error, batch.r_t - z_tm1.mean(1).detach().numpy(), rtol=1e-4, atol=1e-5)

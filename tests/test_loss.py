@@ -1,6 +1,16 @@
 import torch
 
-from learner.loss import double_dqn_target, dqn_target, huber, munchausen_target, take_actions, window_epsilon
+from learner.loss import (
+    double_dqn_target,
+    dqn_target,
+    greedy_policy,
+    huber,
+    munchausen_target,
+    quantile_huber,
+    quantile_target,
+    take_actions,
+    window_epsilon,
+)
 
 EPSILON = torch.full((3,), 0.2)
 R_T = torch.tensor([1.0, -1.0, 2.0])
@@ -68,3 +78,45 @@ def test_munchausen_values_of_a_policy_that_explores_mix_in_the_mean() -> None:
         R_T, DISCOUNT_T, actions, Q_T_ONLINE, Q_T_TARGET, alpha=0.0, temperature=1e-3, epsilon=EPSILON
     )
     torch.testing.assert_close(target, dqn_target(R_T, DISCOUNT_T, Q_T_TARGET, epsilon=EPSILON))
+
+
+def test_quantile_huber_by_hand() -> None:
+    # Levels 1/4 and 3/4. Errors of quantile 0: 1 and -1; of quantile 2: -1 and -3. Huber with delta 1: 0.5 and 2.5.
+    loss = quantile_huber(torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0, -1.0]]), 1.0)
+    first = (0.25 * 0.5 + 0.75 * 0.5) / 2
+    second = (0.25 * 0.5 + 0.25 * 2.5) / 2
+    torch.testing.assert_close(loss, torch.tensor([first + second]))
+
+
+def test_quantile_regression_finds_the_quantiles_of_its_targets() -> None:
+    samples = torch.randn(4000, generator=torch.Generator().manual_seed(0)).exp()  # skewed
+    z = torch.zeros(1, 5, requires_grad=True)
+    optimizer = torch.optim.Adam([z], 0.05)
+    for _ in range(600):
+        optimizer.zero_grad()
+        quantile_huber(z, samples.unsqueeze(0), 1e-3).sum().backward()
+        optimizer.step()
+    expected = samples.quantile((torch.arange(5) + 0.5) / 5)
+    torch.testing.assert_close(z.detach()[0], expected, atol=0.08, rtol=0)
+
+
+def test_quantile_targets_of_one_quantile_are_those_of_q_values() -> None:
+    z_t = Q_T_TARGET.unsqueeze(2)
+    greedy = quantile_target(R_T, DISCOUNT_T, greedy_policy(Q_T_ONLINE), 0.0, z_t, EPSILON)
+    expected = double_dqn_target(R_T, DISCOUNT_T, Q_T_ONLINE, Q_T_TARGET, epsilon=EPSILON)
+    torch.testing.assert_close(greedy.squeeze(1), expected)
+    log_policy = torch.log_softmax(Q_T_TARGET / 5, dim=1)
+    entropy = -5 * (log_policy.exp() * log_policy).sum(1)
+    soft = quantile_target(R_T, DISCOUNT_T, log_policy.exp(), entropy, z_t, None)
+    munchausen = munchausen_target(
+        R_T, DISCOUNT_T, torch.zeros(3, dtype=torch.int64), Q_T_ONLINE, Q_T_TARGET, alpha=0.0, temperature=5.0
+    )
+    torch.testing.assert_close(soft.squeeze(1), munchausen)
+
+
+def test_quantile_targets_keep_the_spread_of_the_chosen_action() -> None:
+    z_t = torch.tensor([[[1.0, 3.0], [0.0, 10.0]]])
+    target = quantile_target(
+        torch.tensor([1.0]), torch.tensor([0.5]), greedy_policy(torch.tensor([[2.0, 5.0]])), 0.0, z_t, None
+    )
+    torch.testing.assert_close(target, torch.tensor([[1.0, 6.0]]))

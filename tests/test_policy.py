@@ -54,11 +54,17 @@ def refusal(path: Path, **options: Any) -> str:
 @pytest.mark.parametrize("spec", [SPEC, VECTOR_SPEC])
 @pytest.mark.parametrize("dueling", [False, True])
 @pytest.mark.parametrize("architecture", ["nature", "nips"])
+@pytest.mark.parametrize("quantiles", [1, 4])
 @pytest.mark.parametrize("layer_norm", [False, True])
 def test_policy_round_trip(
-    tmp_path: Path, spec: EnvironmentSpec, dueling: bool, architecture: Literal["nature", "nips"], layer_norm: bool
+    tmp_path: Path,
+    spec: EnvironmentSpec,
+    dueling: bool,
+    architecture: Literal["nature", "nips"],
+    layer_norm: bool,
+    quantiles: int,
 ) -> None:
-    network = build_network(spec, dueling, 3, architecture, layer_norm)
+    network = build_network(spec, dueling, 3, architecture, layer_norm, quantiles)
     path = tmp_path / "policy.pt"
     save_policy(path, network, spec, METADATA)
     policy = load_policy(path)
