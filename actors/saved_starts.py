@@ -18,6 +18,8 @@ _CLOSEST_STEPS: Final = 5
 _FARTHEST_STEPS: Final = 40
 # A death counts as the policy's own, not exploration's, after so many greedy steps.
 _GREEDY_STEPS: Final = 8
+# A death sooner after an exploratory action is that action's if it was the only one in so many steps.
+_SINGLE_SLIP_STEPS: Final = 20
 # When the clock has run out it is too late to do better.
 _LEAST_TIME: Final = 10
 _KEPT_DEATHS: Final = 64
@@ -54,16 +56,20 @@ class Trail:
     def __init__(self) -> None:
         self._moments: deque[Moment] = deque(maxlen=_FARTHEST_STEPS)
         self._greedy_steps = 0
+        self._greedy_steps_before = 0  # the last exploratory action, since the one before it
 
     def begin(self) -> None:
         """Another episode."""
         self._moments.clear()
-        self._greedy_steps = 0
+        self._greedy_steps = self._greedy_steps_before = 0
 
     def add(self, moment: Moment, *, explores: bool) -> None:
         """`explores`: whether the action that follows is another than the greedy one."""
         self._moments.append(moment)
-        self._greedy_steps = 0 if explores else self._greedy_steps + 1
+        if explores:
+            self._greedy_steps_before, self._greedy_steps = self._greedy_steps, 0
+        else:
+            self._greedy_steps += 1
 
     def survived(self) -> Moment | None:
         """Now and then a moment that was not the beginning of the end: some steps back."""
@@ -73,11 +79,18 @@ class Trail:
         return self._moments[-1 - _SURVIVED_STEPS]
 
     def before_death(self, info: dict[str, Any], rng: np.random.Generator) -> Moment | None:
-        """A moment to begin with, if the episode ended in a death that was the policy's own and can be helped."""
+        """A moment to begin with, if the episode ended in a death that can be helped.
+
+        That of a death which is the policy's own lies some steps before it. Where one exploratory action led to it, the
+        moment is the one after that action: a policy that is to survive accidents must learn to make the best of them.
+        """
         known = len(self._moments)
-        if info["clear"] or info["time"] < _LEAST_TIME or self._greedy_steps < _GREEDY_STEPS or known < _CLOSEST_STEPS:
+        if info["clear"] or info["time"] < _LEAST_TIME:
             return None
-        return self._moments[-int(rng.integers(_CLOSEST_STEPS, known + 1))]
+        if self._greedy_steps >= _GREEDY_STEPS:
+            return self._moments[-int(rng.integers(_CLOSEST_STEPS, known + 1))]
+        single = self._greedy_steps_before + self._greedy_steps >= _SINGLE_SLIP_STEPS
+        return self._moments[-self._greedy_steps] if single and 0 < self._greedy_steps < known else None
 
 
 class SavedStarts:
