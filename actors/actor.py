@@ -1,19 +1,17 @@
 """The actor: several environments stepped together, one batched forward pass, epsilon-greedy actions."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from actors.chunks import ChunkBuilder
-from actors.environment import Environment, Moment
-from actors.n_step import Ending
-from actors.saved_starts import SavedStarts, Trail
+from actors.saved_starts import SavedStarts
+from actors.slot import Choice, Outcome, Slot
 from actors.stages import StageSampler
-from common.networks import QNetwork, to_inputs, unflatten_
+from common.networks import QNetwork, flatten, to_inputs, unflatten_
 from common.schedules import decayed_epsilon
 from common.types import Chunk, EnvironmentSpec, Episode, Weights
 
@@ -60,64 +58,6 @@ class ScheduleExploration:
 Exploration = LadderExploration | ScheduleExploration
 
 
-@dataclass
-class _Slot:
-    """One environment and its running episode."""
-
-    env: Environment
-    builder: ChunkBuilder
-    episode_return: float = 0.0
-    length: int = 0
-    x_pos: int = 0
-    first_update: int = 0
-    info: dict[str, Any] = field(default_factory=dict)
-    saved_start: bool = False
-    trail: Trail = field(default_factory=Trail)
-
-    def begin(self, updates: int, stage: str, moment: Moment | None = None) -> NDArray[np.uint8]:
-        """Starts an episode, at a saved moment if there is one; its first state, [S, *F].
-
-        Args:
-            updates: the learner's behind the present weights.
-            stage: which stage.
-            moment: where in it to begin; None: at its start.
-        """
-        state, self.info = self.env.reset(options={"stage": stage} if moment is None else {"moment": moment})
-        self.episode_return, self.length, self.x_pos = 0.0, 0, int(self.info["x_pos"])
-        self.first_update = updates
-        self.saved_start = moment is not None
-        self.trail.begin()
-        self.builder.begin(state if self.saved_start else state[-1:])
-        first: NDArray[np.uint8] = state
-        return first
-
-    def count(self, reward: float, info: dict[str, Any]) -> None:
-        """Adds a step to the episode's figures."""
-        self.episode_return += reward
-        self.length += 1
-        self.info = info
-        self.x_pos = max(self.x_pos, int(info["x_pos"]))
-
-    def summary(self, *, truncated: bool, epsilon: float, actor: int, updates: int) -> Episode:
-        """The episode, finished after so many learner updates."""
-        return Episode(
-            stage=str(self.info["stage"]),
-            episode_return=self.episode_return,
-            length=self.length,
-            x_pos=self.x_pos,
-            final_x=int(self.info["x_pos"]),
-            time_left=int(self.info["time"]),
-            clear=bool(self.info["clear"]),
-            stages_cleared=int(self.info["stages_cleared"]),
-            truncated=truncated,
-            epsilon=epsilon,
-            actor=actor,
-            first_update=self.first_update,
-            last_update=updates,
-            saved_start=self.saved_start,
-        )
-
-
 class Actor:
     """Plays E environments in step and pushes chunks of n-step transitions; knows nothing of Ray.
 
@@ -128,8 +68,7 @@ class Actor:
     def __init__(
         self,
         *,
-        envs: Sequence[Environment],
-        builders: Sequence[ChunkBuilder],
+        slots: Sequence[Slot],
         network: QNetwork,
         bfloat16: bool,
         spec: EnvironmentSpec,
@@ -138,16 +77,13 @@ class Actor:
         weights: WeightSource,
         seed: np.random.SeedSequence,
         index: int,
-        flag_reward: float,
-        death_reward: float = 0.0,
         stages: StageSampler,
         saved_starts: SavedStarts | None,
     ) -> None:
         """Resets every environment.
 
         Args:
-            envs: E environments that return states of `spec.state_shape`.
-            builders: one per environment.
+            slots: E environments that return states of `spec.state_shape`.
             network: this actor's own copy; its parameters are overwritten by newer weights.
             bfloat16: whether all layers but the last compute in bfloat16; else in float32.
             exploration: epsilon per environment.
@@ -155,8 +91,6 @@ class Actor:
             weights: asked for newer weights before every step.
             seed: of the epsilon-greedy draws.
             index: the actor's index, written into chunks and episodes.
-            flag_reward: added to the reward of a step that clears the stage; not part of an episode's return.
-            death_reward: the same for a step that ends the episode otherwise.
             stages: chooses each episode's.
             saved_starts: where episodes may begin beside a stage's start; None: nowhere else.
         """
@@ -168,11 +102,10 @@ class Actor:
         self._weights = weights
         self._rng = np.random.default_rng(seed)
         self._index = index
-        self._end_rewards = {True: flag_reward, False: death_reward}  # by whether the stage is cleared
         self._stages = stages
         self._saved_starts = saved_starts
         self._num_actions = spec.num_actions
-        self._slots = [_Slot(env, builder) for env, builder in zip(envs, builders, strict=True)]
+        self._slots = list(slots)
         self._states = np.zeros((len(self._slots), *spec.state_shape), np.uint8)  # [E, S, *F]
         self.weight_version = 0
         self.updates = 0
@@ -197,47 +130,79 @@ class Actor:
         actions, explores = self._choose(q_values, epsilons)
         finished = []
         for i, slot in enumerate(self._slots):
-            chunk = slot.builder.bootstrap(float(q_values[i].max()))
-            if chunk is not None:
-                self._writer.push(chunk)
-            if self._saved_starts:
-                self._saved_starts.before_step(slot.trail, slot.env, explores=bool(explores[i]))
-            q_tm1 = float(q_values[i, actions[i]])
-            episode = self._step_slot(i, slot, int(actions[i]), q_tm1, float(epsilons[i]), bool(explores[i]))
-            if episode is not None:
-                finished.append(episode)
+            choice = Choice(
+                action=int(actions[i]),
+                value=float(q_values[i].max()),
+                q_tm1=float(q_values[i, actions[i]]),
+                explores=bool(explores[i]),
+                weight_version=self.weight_version,
+            )
+            outcome = self._play(i, slot, choice)
+            if outcome.ending is not None:
+                finished.append(self._end(i, slot, outcome, float(epsilons[i])))
         return finished
+
+    def state_dict(self, *, whole: bool) -> dict[str, Any]:
+        """What a continuation needs, in plain containers and tensors.
+
+        Args:
+            whole: all that an exact one needs; else without the weights, which a learner has, and without the saved
+                starts, which are many megabytes and soon found anew.
+        """
+        state: dict[str, Any] = {
+            "rng": self._rng.bit_generator.state,
+            "stages": self._stages.state_dict(),
+            "slots": [slot.state_dict() for slot in self._slots],
+        }
+        if whole:
+            state["weights"] = torch.from_numpy(flatten(self._network))
+            state["weight_version"], state["updates"] = self.weight_version, self.updates
+            state["saved_starts"] = self._saved_starts and self._saved_starts.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on as the actor whose `state_dict` that was, playing its running episodes up to where they were.
+
+        Raises:
+            ValueError: it is of another actor, such as one with another number of environments, or damaged.
+        """
+        try:
+            self._rng.bit_generator.state = state["rng"]
+            self._stages.load_state_dict(state["stages"])
+            for i, (slot, episode) in enumerate(zip(self._slots, state["slots"], strict=True)):
+                self._states[i] = slot.load_state_dict(episode)
+            if "weights" in state:
+                unflatten_(self._network, state["weights"].numpy())
+                self._cast_network()
+                self.weight_version, self.updates = int(state["weight_version"]), int(state["updates"])
+            if self._saved_starts and state.get("saved_starts"):
+                self._saved_starts.load_state_dict(state["saved_starts"])
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RuntimeError) as error:
+            raise ValueError(f"the actor's state is damaged or of another version ({error!r})") from error
 
     def close(self) -> None:
         """Closes the environments."""
         for slot in self._slots:
             slot.env.close()
 
-    def _step_slot(
-        self, i: int, slot: _Slot, action: int, q_tm1: float, epsilon: float, explores: bool
-    ) -> Episode | None:
-        state, reward, terminated, truncated, info = slot.env.step(action)
-        slot.count(float(reward), info)
-        bonus = self._end_rewards[info["clear"]] if terminated else 0.0
-        ending: Ending | None = "terminated" if terminated else "truncated" if truncated else None
-        slot.builder.add(
-            action=action,
-            q_tm1=q_tm1,
-            weight_version=self.weight_version,
-            reward=float(reward) + bonus,
-            frame=state[-1],
-            ending=ending,
-            explores=explores,
-        )
-        self._states[i] = state
-        if ending is None:
-            return None
-        final_value = 0.0 if terminated else float(self._q_values(state[None]).max())
+    def _play(self, i: int, slot: Slot, choice: Choice) -> Outcome:
+        outcome = slot.play(choice)
+        if outcome.chunk is not None:
+            self._writer.push(outcome.chunk)
+        if self._saved_starts and slot.trail:
+            self._saved_starts.after_step(slot.trail)
+        self._states[i] = outcome.state
+        return outcome
+
+    def _end(self, i: int, slot: Slot, outcome: Outcome, epsilon: float) -> Episode:
+        """Pushes what is left of an episode that ended and begins the next one."""
+        terminated = outcome.ending == "terminated"
+        final_value = 0.0 if terminated else float(self._q_values(outcome.state[None]).max())
         self._writer.push(slot.builder.end(final_value))
         episode = slot.summary(truncated=not terminated, epsilon=epsilon, actor=self._index, updates=self.updates)
         if not episode.saved_start:
             self._stages.learn(episode.stage, clear=episode.clear)
-        if self._saved_starts and terminated:
+        if self._saved_starts and slot.trail and terminated:
             self._saved_starts.after_end(slot.trail, slot.info)
         stage = self._stages.draw()
         moment = self._saved_starts.draw(stage) if self._saved_starts else None

@@ -59,7 +59,19 @@ class ChunkBuilder:
         self._chunk_length = chunk_length
         self._actor = actor
         self._watkins = watkins
-        self._clear()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets the running episode."""
+        self._accumulator.reset()
+        # From self._first_frame of the episode on. Copies, because a view would keep a whole state alive.
+        self._frames: list[NDArray[np.uint8]] = []
+        self._first_frame = 0
+        self._steps: list[_Step] = []  # from self._first_step on
+        self._first_step = 0
+        self._newest_value = 0.0  # max_a Q of the newest state
+        self._unvalued: list[Window] = []  # finished windows that wait for the bootstrap value
+        self._windows: list[tuple[Window, float]] = []  # with their priority
 
     def begin(self, frames: NDArray[np.uint8]) -> None:
         """Starts an episode; the previous one must have been ended.
@@ -69,7 +81,7 @@ class ChunkBuilder:
         """
         if self._windows or self._unvalued:
             raise RuntimeError("an episode was begun before the last one's chunks were taken")
-        self._clear()
+        self.clear()
         self._frames.extend(frame.copy() for frame in frames)
         self._first_frame = 1 - len(frames)
 
@@ -122,17 +134,6 @@ class ChunkBuilder:
         """
         self._value(value)
         return self._cut()
-
-    def _clear(self) -> None:
-        self._accumulator.reset()
-        # From self._first_frame of the episode on. Copies, because a view would keep a whole state alive.
-        self._frames: list[NDArray[np.uint8]] = []
-        self._first_frame = 0
-        self._steps: list[_Step] = []  # from self._first_step on
-        self._first_step = 0
-        self._newest_value = 0.0  # max_a Q of the newest state
-        self._unvalued: list[Window] = []  # finished windows that wait for the bootstrap value
-        self._windows: list[tuple[Window, float]] = []  # with their priority
 
     def _value(self, value: float) -> None:
         for window in self._unvalued:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import gym
 import numpy as np
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from actors.cores import make_core, resolve_core
 from actors.gridworld import DEFAULT_MAX_STEPS, GridworldEnvironment, gridworld_spec
-from actors.mario import Info, MarioRules, SavedRules
+from actors.mario import Info, MarioRules
+from actors.moments import Moment
 from actors.preprocessing import FRAME_SHAPE, show_buttons
 from actors.synthetic import DEFAULT_MAX_STEPS as SYNTHETIC_MAX_STEPS
 from actors.synthetic import RECORDED_FRAMES, Recording, SyntheticEnvironment, record
@@ -103,18 +104,6 @@ def environment_spec(
     if frame_stack < 1:
         raise UserError(f"frame_stack is {frame_stack}; give at least 1")
     return EnvironmentSpec(frame_shape=FRAME_SHAPE, frame_stack=frame_stack, action_names=ACTION_SETS[actions])
-
-
-class Moment(NamedTuple):
-    """An episode of `MarioEnvironment` at some step, from which any environment like it can go on."""
-
-    stage: str
-    game: SavedRules
-    state: NDArray[np.uint8]  # [S, 84, 84]
-    steps: int
-    raw_frames: int
-    held: int  # the controller's byte of the last raw frame
-    x_pos: int  # Mario's, pixels
 
 
 class MarioEnvironment(gym.Env[NDArray[np.uint8], int]):
@@ -215,7 +204,7 @@ class MarioEnvironment(gym.Env[NDArray[np.uint8], int]):
         self._over = terminated or truncated
         return self._state.copy(), reward, terminated, truncated, self._full_info(info)
 
-    def moment(self) -> "Moment":
+    def moment(self) -> Moment:
         """The running episode as it is now; only on emulator cores with saved states."""
         rules = self._rules()
         return Moment(
@@ -254,7 +243,7 @@ class MarioEnvironment(gym.Env[NDArray[np.uint8], int]):
             return self._stages[0]
         return self._stages[int(self._rng.integers(len(self._stages)))]
 
-    def _go_back(self, moment: "Moment") -> tuple[NDArray[np.uint8], Info]:
+    def _go_back(self, moment: Moment) -> tuple[NDArray[np.uint8], Info]:
         self._stage = moment.stage
         info = self._rules().load_state(moment.game)
         self._state[:] = moment.state

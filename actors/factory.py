@@ -10,6 +10,7 @@ from actors.chunks import ChunkBuilder
 from actors.environment import environment_spec, make_environment
 from actors.gridworld import STAGE as GRID
 from actors.saved_starts import SavedStarts, resolve_saved_starts
+from actors.slot import Slot
 from actors.stages import StageSampler
 from common.config import ActorsConfig, AgentConfig, EnvConfig
 from common.networks import build_network
@@ -54,22 +55,19 @@ def build_actor(
     """
     spec = environment_spec(name=env.name, actions=env.actions, frame_stack=env.frame_stack)
     seeds = role_seed(seed, "actor", index, incarnation).spawn(3 + actors.envs_per_actor)
-    actor_seed, *env_seeds, starts_seed, stages_seed = seeds
-    envs = [make_environment(**asdict(env), seed=env_seed) for env_seed in env_seeds]
+    actor_seed, *slot_seeds, starts_seed, stages_seed = seeds
     share = resolve_saved_starts(actors.saved_starts, env)
     return Actor(
-        envs=envs,
-        builders=[
-            ChunkBuilder(
-                n_step=agent.n_step,
-                gamma=agent.gamma,
-                reward_scale=agent.reward_scale,
-                frame_stack=spec.frame_stack,
-                chunk_length=actors.chunk_length,
-                actor=index,
-                watkins=agent.watkins,
+        slots=[
+            Slot(
+                make_environment(**asdict(env)),
+                _chunk_builder(agent, actors, spec.frame_stack, index),
+                np.random.default_rng(slot_seed),
+                flag_reward=agent.flag_reward,
+                death_reward=agent.death_reward,
+                trail=share > 0,
             )
-            for _ in env_seeds
+            for slot_seed in slot_seeds
         ],
         network=build_network(
             spec, agent.dueling, to_int(role_seed(seed, "network")), agent.network, agent.layer_norm, agent.quantiles
@@ -81,8 +79,18 @@ def build_actor(
         weights=weights,
         seed=actor_seed,
         index=index,
-        flag_reward=agent.flag_reward,
-        death_reward=agent.death_reward,
         stages=StageSampler((GRID,) if env.name == "gridworld" else env.stages, np.random.default_rng(stages_seed)),
         saved_starts=SavedStarts(share, np.random.default_rng(starts_seed)) if share > 0 else None,
+    )
+
+
+def _chunk_builder(agent: AgentConfig, actors: ActorsConfig, frame_stack: int, index: int) -> ChunkBuilder:
+    return ChunkBuilder(
+        n_step=agent.n_step,
+        gamma=agent.gamma,
+        reward_scale=agent.reward_scale,
+        frame_stack=frame_stack,
+        chunk_length=actors.chunk_length,
+        actor=index,
+        watkins=agent.watkins,
     )

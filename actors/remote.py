@@ -60,10 +60,12 @@ class RemoteWeights:
         learner: the learner's Ray actor.
         poll_s: seconds between calls, whose answers are not waited for. 0: before every step, and waited for,
             as the tutorials' presets have it, where each step is taken with the weights of the newest update.
+        waits_first: whether the first weights are waited for as well, because the initial ones are outdated.
     """
 
-    def __init__(self, learner: Any, poll_s: float) -> None:
+    def __init__(self, learner: Any, poll_s: float, *, waits_first: bool = False) -> None:
         self._learner = learner
+        self._waits_first = waits_first
         self._is_new = False  # whether its versions may have begun anew
         self._poll_s = poll_s
         self._next_poll = 0.0
@@ -71,12 +73,13 @@ class RemoteWeights:
 
     def newer_than(self, version: int) -> Weights | None:
         """See `WeightSource`; a learner that died is asked again later, its last weights stay in use."""
+        waits = self._poll_s == 0 or (self._waits_first and version == 0)
         asked_before = self._pending is not None
         if not asked_before:
             self._request(version)
-        if self._pending is None or not (asked_before or self._poll_s == 0):
+        if self._pending is None or not (asked_before or waits):
             return None
-        ready, _ = ray.wait([self._pending], timeout=_ANSWER_S if self._poll_s == 0 else 0)
+        ready, _ = ray.wait([self._pending], timeout=_ANSWER_S if waits else 0)
         if not ready:
             return None
         try:
@@ -118,11 +121,12 @@ class RemoteActor:
         incarnation: int,
         writer: RemoteWriter,
         learner: Any,
+        state: dict[str, Any] | None,
     ) -> None:
         torch.set_num_threads(1)
         tune_process()
         self._writer = writer
-        self._weights = RemoteWeights(learner, actors.weights_poll_s)
+        self._weights = RemoteWeights(learner, actors.weights_poll_s, waits_first=incarnation > 0)
         self._actor = build_actor(
             env=env,
             agent=agent,
@@ -134,6 +138,12 @@ class RemoteActor:
             writer=writer,
             weights=self._weights,
         )
+        if state is not None:
+            self._actor.load_state_dict(state)
+
+    def state(self) -> dict[str, Any]:
+        """What a later actor of this index can go on from; see `Actor.state_dict`."""
+        return self._actor.state_dict(whole=False)
 
     def set_shards(self, shards: Sequence[Any]) -> None:
         """Sends to other replay shards: one of them was replaced."""

@@ -1,13 +1,13 @@
 """Episodes that begin within a stage, so that the policy meets its later parts, and what kills it, more often."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 
 from actors.cores import has_saved_states, resolve_core
-from actors.environment import Environment, MarioEnvironment, Moment
+from actors.moments import Moment, moment_of
 from common.config import EnvConfig
 from common.errors import UserError
 
@@ -120,16 +120,8 @@ class SavedStarts:
             return self._one_of(deaths)
         return self._one_of(self._one_of(list((parts or {}).values())))
 
-    def before_step(self, trail: Trail, env: Environment, *, explores: bool) -> None:
-        """To be called before each step of each environment.
-
-        Args:
-            trail: the environment's.
-            env: in the state that is acted in.
-            explores: whether the action is another than the greedy one.
-        """
-        assert isinstance(env, MarioEnvironment)  # `resolve_saved_starts` knows no other
-        trail.add(env.moment(), explores=explores)
+    def after_step(self, trail: Trail) -> None:
+        """To be called once after each step of each environment, with its trail."""
         moment = trail.survived()
         if moment is not None:
             parts = self._along.setdefault(moment.stage, {})
@@ -141,5 +133,36 @@ class SavedStarts:
         if moment is not None:
             self._before_deaths.setdefault(moment.stage, deque(maxlen=_KEPT_DEATHS)).append(moment)
 
+    def state_dict(self) -> dict[str, Any]:
+        """All starts, in plain containers and tensors."""
+        return {
+            "rng": self._rng.bit_generator.state,
+            "before_deaths": {stage: _states(moments) for stage, moments in self._before_deaths.items()},
+            "along": {
+                stage: {part: _states(moments) for part, moments in parts.items()}
+                for stage, parts in self._along.items()
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on as the one whose `state_dict` that was.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: it is none.
+        """
+        self._rng.bit_generator.state = state["rng"]
+        self._before_deaths = {
+            str(stage): deque(map(moment_of, moments), _KEPT_DEATHS)
+            for stage, moments in state["before_deaths"].items()
+        }
+        self._along = {
+            str(stage): {int(part): deque(map(moment_of, moments), _KEPT_PER_CELL) for part, moments in parts.items()}
+            for stage, parts in state["along"].items()
+        }
+
     def _one_of(self, items: Sequence[_Item]) -> _Item:
         return items[int(self._rng.integers(len(items)))]
+
+
+def _states(moments: Iterable[Moment]) -> list[dict[str, Any]]:
+    return [moment.state_dict() for moment in moments]

@@ -1,7 +1,7 @@
 """Which stage the next episode plays."""
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 
@@ -40,3 +40,16 @@ class StageSampler:
     def learn(self, stage: str, *, clear: bool) -> None:
         """Takes note of an episode from a stage's start."""
         self._failures[stage] += (float(not clear) - self._failures[stage]) / _EPISODES
+
+    def state_dict(self) -> dict[str, Any]:
+        """The random numbers and failure rates."""
+        return {"rng": self._rng.bit_generator.state, "failures": dict(self._failures)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on as the one whose `state_dict` that was.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: it is none.
+        """
+        self._rng.bit_generator.state = state["rng"]
+        self._failures = {stage: float(state["failures"][stage]) for stage in self._stages}

@@ -3,7 +3,7 @@
 import functools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from common.config import Config
 from common.errors import UserError
 from common.types import EnvironmentSpec
+from driver.actor_states import actor_states_writer
 from driver.counters import Counters
 from driver.evaluations import Score, policy_metadata
 from driver.replay_files import ReplayNotSavedError, replay_writers
@@ -43,7 +44,12 @@ class CheckpointWriter:
         return self._writing is not None and not self._writing.done()
 
     def start(
-        self, learner: dict[str, Any], counters: Counters, best: Score | None, shards: Sequence[Any] = ()
+        self,
+        learner: dict[str, Any],
+        counters: Counters,
+        best: Score | None,
+        shards: Sequence[Any],
+        actors: Mapping[int, Any],
     ) -> None:
         """Starts writing; the counters are taken as they are now.
 
@@ -52,10 +58,11 @@ class CheckpointWriter:
             counters: the run's.
             best: the best policy's score.
             shards: handles of the replay shards whose contents are to be in it.
+            actors: handles, by index, of the actors whose running episodes are to be in it.
         """
         state = {"counters": counters.to_json(), "best": best}
         metadata = policy_metadata(self._config, counters, learner["updates"])
-        self._writing = self._thread.submit(self._write, learner, state, metadata, shards)
+        self._writing = self._thread.submit(self._write, learner, state, metadata, shards, actors)
 
     def finished(self) -> Path | CheckpointError | None:
         """The outcome of the last one, once; None while there is none."""
@@ -80,15 +87,21 @@ class CheckpointWriter:
             return error
 
     def _write(
-        self, learner: dict[str, Any], state: dict[str, Any], metadata: dict[str, Any], shards: Sequence[Any]
+        self,
+        learner: dict[str, Any],
+        state: dict[str, Any],
+        metadata: dict[str, Any],
+        shards: Sequence[Any],
+        actors: Mapping[int, Any],
     ) -> Path:
         started = time.monotonic()
         save = functools.partial(save_checkpoint, self._root, learner, spec=self._spec, metadata=metadata, state=state)
+        episodes = actor_states_writer(actors)
         try:
-            path = save(extra=replay_writers(shards))
+            path = save(extra={**episodes, **replay_writers(shards)})
         except ReplayNotSavedError as error:
             _log.warning("the checkpoint is without the replay: %s", error)
-            path = save()
+            path = save(extra=episodes)
         size = sum(file.stat().st_size for file in path.iterdir())
         _log.info("checkpoint %s: %.1f MB in %.1f s", path, size / 1e6, time.monotonic() - started)
         try:

@@ -79,8 +79,8 @@ class Roles:
             version=version,
         )
 
-    def actor(self, index: int, incarnation: int, shards: list[Any], learner: Any) -> Any:
-        """Actor `index`, on any node with a free core."""
+    def actor(self, index: int, incarnation: int, shards: list[Any], learner: Any, state: dict[str, Any] | None) -> Any:
+        """Actor `index`, on any node with a free core, fresh or from a checkpoint's state."""
         config = self.config
         return _process(RemoteActor, num_cpus=1, scheduling_strategy="SPREAD").remote(
             env=self._env,
@@ -92,6 +92,7 @@ class Roles:
             incarnation=incarnation,
             writer=RemoteReplayWriter(shards, max_in_flight=config.actors.max_inserts_in_flight),
             learner=learner,
+            state=state,
         )
 
     def evaluator(self) -> Any:

@@ -1,17 +1,29 @@
 """Actor, shards and learner stepped one after the other in one process: deterministic, for tests and study."""
 
+import functools
+import io
 from collections import deque
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
 
 from actors.environment import environment_spec
 from actors.factory import build_actor
 from common.config import Config
+from common.errors import UserError
+from common.policy import load_tensors
 from common.seeding import role_seed
 from common.types import Chunk, Episode, Weights
 from driver.plan import build_limiter
+from learner.checkpoint import load_checkpoint, save_checkpoint
 from learner.factory import build_learner
 from learner.learner import Learner
 from replay.client import LocalReplay
 from replay.shard import ReplayShard
+from replay.snapshot import ShardSnapshot, pieces, read_snapshot
+
+_ACTOR_FILE = "actor-0.pt"
 
 
 class _Queue:
@@ -43,12 +55,12 @@ class SerialRun:
 
     The order is the one that the rate limiters enforce between processes: the actor plays for as long as its
     chunks are accepted, then the learner trains until they are. The same configuration gives the same
-    weights bit for bit, on one torch thread.
+    weights bit for bit, on one torch thread, also where a run is saved and another one goes on with it.
     """
 
     def __init__(self, config: Config) -> None:
         env = config.env
-        spec = environment_spec(name=env.name, actions=env.actions, frame_stack=env.frame_stack)
+        self._spec = spec = environment_spec(name=env.name, actions=env.actions, frame_stack=env.frame_stack)
         self._broadcast_period = config.learner.broadcast_period
         self.shards = [
             ReplayShard(
@@ -93,6 +105,47 @@ class SerialRun:
                     self._train()
         return episodes
 
+    def save(self, root: Path) -> Path:
+        """Writes all that an exact continuation needs as a checkpoint; returns its folder.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        latest = self._broadcast.latest
+        actor = self._actor.state_dict(whole=True)
+        actor["latest"] = {"version": latest.version, "updates": latest.updates, "flat": torch.from_numpy(latest.flat)}
+        state = {"env_steps": self.env_steps, "turns": self._replay.turns}
+        files = {_replay_file(i): functools.partial(_write, shard.snapshot()) for i, shard in enumerate(self.shards)}
+        return save_checkpoint(
+            root,
+            self.learner.state_dict(),
+            spec=self._spec,
+            metadata={},
+            state=state,
+            extra={**files, _ACTOR_FILE: functools.partial(torch.save, actor)},
+        )
+
+    def load(self, path: Path) -> None:
+        """Goes on as the run of the same configuration that `save` wrote.
+
+        Raises:
+            UserError: it is no checkpoint of such a run, or a damaged one.
+        """
+        data = load_checkpoint(path)
+        try:
+            actor: Any = load_tensors(data.extra[_ACTOR_FILE])
+            for index, shard in enumerate(self.shards):
+                shard.restore(read_snapshot(io.BytesIO(data.extra[_replay_file(index)].read_bytes())))
+            self.learner.load_state_dict(data.learner)
+            latest = actor["latest"]
+            self._broadcast.latest = Weights(int(latest["version"]), int(latest["updates"]), latest["flat"].numpy())
+            self._actor.load_state_dict(actor)
+            self.env_steps = int(data.state["env_steps"])
+            next_push, turn = data.state["turns"]
+            self._replay.turns = int(next_push), int(turn)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, OSError) as error:
+            raise UserError(f"{path} is no checkpoint of a serial run with these settings: {error}") from error
+
     def close(self) -> None:
         """Closes the environments."""
         self._actor.close()
@@ -105,3 +158,12 @@ class SerialRun:
         self._replay.update_priorities(batch, result.td_error)
         if self.learner.updates % self._broadcast_period == 0:
             self._broadcast.publish()
+
+
+def _replay_file(index: int) -> str:
+    return f"replay-{index}.bin"
+
+
+def _write(snapshot: ShardSnapshot, file: BinaryIO) -> None:
+    for piece in pieces(snapshot):
+        file.write(piece)

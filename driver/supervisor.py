@@ -4,7 +4,7 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -87,12 +87,23 @@ class Supervisor:
         """Handles of the replay shards."""
         return tuple(self._slots[_shard(index)].handle for index in range(self.roles.config.replay.shards))
 
-    def start(self, learner_state: dict[str, Any] | None, fill: Callable[[Sequence[Any]], None]) -> None:
+    @property
+    def actors(self) -> dict[int, Any]:
+        """Handles, by index, of the actors that answer."""
+        return {index: slot.handle for index, slot in enumerate(self._actors) if slot.reported}
+
+    def start(
+        self,
+        learner_state: dict[str, Any] | None,
+        fill: Callable[[Sequence[Any]], None],
+        actor_states: Mapping[int, dict[str, Any]],
+    ) -> None:
         """Creates every process.
 
         Args:
             learner_state: what the learner continues from, if anything.
             fill: is given the empty shards before anybody else knows of them.
+            actor_states: what actors continue from, by index; the others begin new episodes.
         """
         incarnation = self._first_incarnation()
         for index in range(self.roles.config.replay.shards):
@@ -100,7 +111,8 @@ class Supervisor:
         fill(self.shards)
         self._slots[_LEARNER] = _Slot(self._new_learner(learner_state), incarnation)
         for index in range(self.roles.plan.actors):
-            self._slots[_actor(index)] = _Slot(self._new_actor(index, incarnation), incarnation)
+            handle = self._new_actor(index, incarnation, actor_states.get(index))
+            self._slots[_actor(index)] = _Slot(handle, incarnation)
             self._run_actor(index)
         self._run_learner()
         if self.roles.config.eval.enabled:
@@ -225,8 +237,8 @@ class Supervisor:
         # A resumed run must not replay the random numbers of its earlier sessions.
         return self.counters.sessions * _INCARNATIONS_PER_SESSION
 
-    def _new_actor(self, index: int, incarnation: int) -> Any:
-        return self.roles.actor(index, incarnation, list(self.shards), self._learner)
+    def _new_actor(self, index: int, incarnation: int, state: dict[str, Any] | None = None) -> Any:
+        return self.roles.actor(index, incarnation, list(self.shards), self._learner, state)
 
     def _new_learner(self, state: dict[str, Any] | None) -> Any:
         return self.roles.learner(list(self.shards), state, self.counters.weight_version)

@@ -15,6 +15,7 @@ from actors.remote import ActorReport, EvaluationReport
 from common.config import Config
 from common.errors import UserError
 from common.types import ShardStats
+from driver.actor_states import read_actor_states
 from driver.checkpoints import CheckpointWriter, read_newest
 from driver.counters import Counters, ShardTotals
 from driver.display import Display, Status, clock
@@ -206,7 +207,10 @@ class Training:
     def run(self, signals: StopSignals, data: CheckpointData | None) -> int:
         """Runs to the end; returns the exit status."""
         try:
-            self._supervisor.start(None if data is None else data.learner, functools.partial(self._fill, data))
+            actors = {} if data is None else read_actor_states(data.extra)
+            if actors:
+                self._event("the actors' episodes go on where they were")
+            self._supervisor.start(None if data is None else data.learner, functools.partial(self._fill, data), actors)
             ending = self._loop(signals)
             return self._finish(ending, signals)
         except RunFailedError as failure:
@@ -314,7 +318,8 @@ class Training:
 
     def _start_checkpoint(self, learner: dict[str, Any]) -> None:
         shards = self._supervisor.shards if self._config.checkpoint.replay else ()
-        self._checkpoints.start(learner, self._counters, self._best.score, shards)
+        actors = self._supervisor.actors
+        self._checkpoints.start(learner, self._counters, self._best.score, shards, actors)
 
     def _report_checkpoint(self) -> None:
         self._report(self._checkpoints.finished())

@@ -134,6 +134,15 @@ class LocalReplay:
         self._next_push = 0
         self._turn = 0
 
+    @property
+    def turns(self) -> tuple[int, int]:
+        """Whose turn it is to take a chunk, and to serve a batch's remainder; to be set where a run goes on."""
+        return self._next_push, self._turn
+
+    @turns.setter
+    def turns(self, turns: tuple[int, int]) -> None:
+        self._next_push, self._turn = turns
+
     def push(self, chunk: Chunk) -> bool:
         """Inserts a chunk into the next shard, round-robin, that accepts it; False if none does."""
         for offset in range(len(self._shards)):

@@ -93,6 +93,19 @@ def pieces_of_file(file: BinaryIO) -> Iterator[bytes]:
     yield from _grouped(_exactly(file, size) for size in Assembly(head).chunk_bytes)
 
 
+def read_snapshot(file: BinaryIO) -> ShardSnapshot:
+    """The snapshot in a file.
+
+    Raises:
+        ValueError: there is none, or it is damaged.
+    """
+    stream = pieces_of_file(file)
+    assembly = Assembly(next(stream))
+    for piece in stream:
+        assembly.add(piece)
+    return assembly.finish()
+
+
 class Assembly:
     """Puts the pieces of a stream together again.
 

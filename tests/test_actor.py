@@ -1,5 +1,6 @@
 """An actor on the real gridworld: what it pushes is what its environments did."""
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from actors.environment import environment_spec
 from actors.factory import build_actor, build_exploration
 from common.config import ActorsConfig, AgentConfig, EnvConfig
 from common.networks import build_network, flatten
+from common.policy import load_tensors
 from common.types import Chunk, EnvironmentSpec, Weights
 from tests.replay_chunks import chunk_frames
 
@@ -180,3 +182,26 @@ def test_rewards_for_an_end_are_learned_from_but_not_logged() -> None:
     assert rewarded == plain
     assert any(episode.clear for episode in plain)
     assert rewarded_ends == [end + 7.0 for end in plain_ends]
+
+
+def test_an_actor_goes_on_with_the_episodes_of_a_saved_state(tmp_path: Path) -> None:
+    options = ActorsConfig(envs_per_actor=3, chunk_length=4, epsilon=1.0)
+    first_writer, writer = _Writer(), _Writer()
+    first = _actor(first_writer, _Weights(), actors=options)
+    for _ in range(11):
+        first.step()
+    torch.save(first.state_dict(whole=False), tmp_path / "state.pt")
+    other = _actor(writer, _Weights(), actors=options, incarnation=1)
+    other.load_state_dict(load_tensors(tmp_path / "state.pt"))  # type: ignore[arg-type]
+    pushed = len(first_writer.chunks)
+    episodes = [[episode for _ in range(60) for episode in actor.step()] for actor in (first, other)]
+    assert episodes[0] == episodes[1] != []
+    assert [chunk.a_tm1.tolist() for chunk in first_writer.chunks[pushed:]] == [c.a_tm1.tolist() for c in writer.chunks]
+    assert [chunk.r_t.tolist() for chunk in first_writer.chunks[pushed:]] == [c.r_t.tolist() for c in writer.chunks]
+
+
+@pytest.mark.parametrize("damage", [{"rng": 3}, {"slots": []}, {"slots": [{}, {}, {}]}, {"stages": {}}])
+def test_a_damaged_state_is_refused(damage: dict[str, object]) -> None:
+    actor = _actor(_Writer(), _Weights(), actors=ActorsConfig(envs_per_actor=3))
+    with pytest.raises(ValueError, match="state is damaged or of another version"):
+        actor.load_state_dict(actor.state_dict(whole=False) | damage)

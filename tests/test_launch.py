@@ -81,6 +81,7 @@ def test_a_resumed_run_goes_on_with_the_replays_contents_if_they_were_kept(kept:
     assert (status, err) == (0, "")
     words = "the replay goes on as it was" if kept else "the replay fills anew: the checkpoint holds no replay"
     assert words in out
+    assert "the actors' episodes go on where they were" in out
     resumed = progress(run)[-1]
     assert resumed["updates"] >= 500
     played = resumed["env_steps"] - last["env_steps"]

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from actors.actor import Actor
-from actors.environment import MarioEnvironment, Moment, make_environment
+from actors.environment import MarioEnvironment, make_environment
 from actors.factory import build_actor
+from actors.moments import Moment
 from actors.saved_starts import SavedStarts, Trail, resolve_saved_starts
 from common.config import ActorsConfig, AgentConfig, Config, EnvConfig
 from common.errors import UserError
@@ -151,11 +152,16 @@ def test_starts_along_the_stage_lie_eight_steps_before_one_that_was_survived(env
     starts, trail, env = SavedStarts(1.0, np.random.default_rng(0)), Trail(), envs[0]
     env.reset(options={"stage": "1-1"})
     for _ in range(25):  # running right meets the first Goomba after 30 steps
-        starts.before_step(trail, env, explores=True)
-        env.step(3)
+        visit(starts, trail, env, 3)
     drawn = {moment.steps: moment for _ in range(300) if (moment := starts.draw("1-1")) is not None}
     assert set(drawn) == {0, 4, 8, 12, 16}
     assert all(moment.x_pos == along(moment) for moment in drawn.values())
+
+
+def visit(starts: SavedStarts, trail: Trail, env: MarioEnvironment, action: int) -> None:
+    trail.add(env.moment(), explores=True)
+    env.step(action)
+    starts.after_step(trail)
 
 
 def along(moment: Moment) -> int:
@@ -172,8 +178,7 @@ def test_parts_of_a_stage_are_drawn_evenly_however_often_they_were_visited(envs:
         trail = Trail()
         env.reset(options={"stage": "1-1"})
         for action in actions:
-            starts.before_step(trail, env, explores=True)
-            env.step(action)
+            visit(starts, trail, env, action)
     parts = Counter(moment.x_pos // 64 for _ in range(900) if (moment := starts.draw("1-1")) is not None)
     assert len(parts) > 1
     assert max(parts.values()) < 1.4 * min(parts.values())

@@ -1,13 +1,21 @@
 """The whole system in one process."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from common.config import ActorsConfig, Config, EnvConfig, LearnerConfig, ReplayConfig
+from common.config import ActorsConfig, AgentConfig, Config, EnvConfig, LearnerConfig, ReplayConfig
+from common.errors import UserError
+from common.networks import flatten
+from common.types import Episode
 from driver.serial import SerialRun
+from learner.checkpoint import load_checkpoint
+from replay.shard import ReplayShard
+from replay.snapshot import pieces
+from tests.cores import needs_fceumm
 
 CONFIG = Config(
     env=EnvConfig(),
@@ -37,6 +45,63 @@ def test_a_serial_run_on_mario_is_repeatable_bit_for_bit() -> None:
     again_updates, again = _weights(CONFIG, 400)
     assert updates == again_updates > 5
     assert np.array_equal(weights, again)
+
+
+def _played(run: SerialRun, env_steps: int) -> tuple[list[Episode], np.ndarray]:
+    episodes = run.run(env_steps)
+    return episodes, run.learner.weights()
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        EnvConfig(name="gridworld", max_steps=20),
+        EnvConfig(core="nes-py", sticky_actions=0.25, max_steps=70),
+        pytest.param(
+            EnvConfig(core="fceumm", stages=("1-1", "4-1"), sticky_actions=0.25, max_steps=70), marks=needs_fceumm
+        ),
+    ],
+    ids=["gridworld", "nes-py", "saved-starts-on-fceumm"],
+)
+def test_a_resumed_serial_run_is_the_uninterrupted_one_bit_for_bit(env: EnvConfig, tmp_path: Path) -> None:
+    config = replace(
+        CONFIG,
+        env=env,
+        agent=AgentConfig(n_step=4),
+        actors=ActorsConfig(envs_per_actor=3, chunk_length=25, epsilon=0.6, epsilon_alpha=1.0),
+        learner=replace(CONFIG.learner, average_decay=0.9),
+    )
+    run = SerialRun(config)
+    run.run(500)
+    path = run.save(tmp_path)
+    episodes, weights = _played(run, 300)
+    run.close()
+    resumed = SerialRun(config)
+    resumed.load(path)
+    assert np.array_equal(resumed.learner.policy_weights(), flatten(load_checkpoint(path).policy.network))
+    again, again_weights = _played(resumed, 300)
+    resumed.close()
+    assert len(episodes) >= 2
+    assert again == episodes
+    assert np.array_equal(again_weights, weights)
+    assert resumed.learner.updates == run.learner.updates > 10
+    assert resumed.env_steps == run.env_steps
+    for shard, other in zip(run.shards, resumed.shards, strict=True):
+        assert _bytes(shard) == _bytes(other)
+
+
+def _bytes(shard: ReplayShard) -> bytes:
+    return b"".join(pieces(shard.snapshot()))
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    grid = replace(CONFIG, env=EnvConfig(name="gridworld"))
+    run = SerialRun(grid)
+    run.run(200)
+    path = run.save(tmp_path)
+    other = SerialRun(replace(grid, actors=ActorsConfig(envs_per_actor=3)))
+    with pytest.raises(UserError, match="is no checkpoint of a serial run with these settings"):
+        other.load(path)
 
 
 def test_another_seed_gives_another_run() -> None:
