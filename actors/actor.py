@@ -97,7 +97,7 @@ class Actor:
         self._network = network.eval()
         self._dtype = torch.bfloat16 if bfloat16 else torch.float32
         self._cast_network()
-        self._exploration = exploration
+        self.exploration = exploration
         self._writer = writer
         self._weights = weights
         self._rng = np.random.default_rng(seed)
@@ -115,7 +115,7 @@ class Actor:
     @property
     def epsilons(self) -> NDArray[np.float64]:
         """[E], the exploration rates now."""
-        return self._exploration.values(self.updates)
+        return self.exploration.values(self.updates)
 
     @property
     def num_envs(self) -> int:
@@ -126,7 +126,7 @@ class Actor:
         """One agent step in each environment; returns the episodes that it finished."""
         self._poll_weights()
         q_values = self._q_values(self._states)  # [E, A]
-        epsilons = self._exploration.values(self.updates)
+        epsilons = self.exploration.values(self.updates)
         actions, explores = self._choose(q_values, epsilons)
         finished = []
         for i, slot in enumerate(self._slots):

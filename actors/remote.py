@@ -1,5 +1,6 @@
 """The Ray shells of actor and evaluator: they only translate calls."""
 
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -14,7 +15,7 @@ from ray.exceptions import RayError
 from actors.actor import ReplayWriter
 from actors.environment import environment_spec, make_environment
 from actors.evaluation import Evaluation, evaluation_max_steps, may_be_best
-from actors.factory import build_actor
+from actors.factory import build_actor, build_exploration
 from actors.gridworld import STAGE as GRID
 from actors.video import encode_gif
 from common.config import ActorsConfig, AgentConfig, EnvConfig, EvalConfig
@@ -126,6 +127,7 @@ class RemoteActor:
         torch.set_num_threads(1)
         tune_process()
         self._writer = writer
+        self._exploration = functools.partial(build_exploration, actors, index=index)
         self._weights = RemoteWeights(learner, actors.weights_poll_s, waits_first=incarnation > 0)
         self._actor = build_actor(
             env=env,
@@ -144,6 +146,10 @@ class RemoteActor:
     def state(self) -> dict[str, Any]:
         """What a later actor of this index can go on from; see `Actor.state_dict`."""
         return self._actor.state_dict(whole=False)
+
+    def set_count(self, count: int) -> None:
+        """Takes its place in a ladder of exploration over so many actors."""
+        self._actor.exploration = self._exploration(count=count)
 
     def set_shards(self, shards: Sequence[Any]) -> None:
         """Sends to other replay shards: one of them was replaced."""

@@ -113,7 +113,7 @@ def _measure(core: CoreName, cores: int, turns: int, seconds: float) -> dict[str
     roles = Roles(config, make_plan(config, cpus=cores, gpus=torch.cuda.device_count(), private=True))
     shard = roles.shard(0, 0)
     holder: Any = ray.remote(num_cpus=0)(WeightHolder).remote(config.learner.broadcast_period)
-    actors = [roles.actor(index, 0, [shard], holder, None) for index in range(cores)]
+    actors = [roles.actor(index, cores, 0, [shard], holder, None) for index in range(cores)]
     frames: list[Any] = [ray.remote(num_cpus=0)(Frames).remote(core) for _ in range(cores)]
     _agent_steps(actors, _WARM_UP_S)
     rates: dict[str, list[float]] = {"frames 1": [], "steps 1": [], "frames all": [], "steps all": []}

@@ -37,7 +37,8 @@ class Status:
     wait_fraction: float = 0.0
     epsilon_low: float = 0.0
     epsilon_high: float = 0.0
-    actors: int = 0
+    actors: int = 0  # that answer
+    actors_wanted: int = 0
     fraction: float = 0.0  # of the run
     evaluation: str = "none yet"
     longest: int = 0  # agent steps of the session's longest training episode
@@ -139,7 +140,7 @@ def _render(status: Status, width: int) -> Group:
         (
             "env steps",
             f"{status.env_steps:,}",
-            f"{status.env_steps_per_s:,.0f}/s by {status.actors} actor{'' if status.actors == 1 else 's'}",
+            f"{status.env_steps_per_s:,.0f}/s by {_actors(status)}",
         ),
         (
             "updates",
@@ -163,6 +164,11 @@ def _render(status: Status, width: int) -> Group:
         f"{clock(status.time_s)}, ETA {_eta(status)}",
     )
     return Group(table, bar)
+
+
+def _actors(status: Status) -> str:
+    missing = f" of {status.actors_wanted}" if status.actors < status.actors_wanted else ""
+    return f"{status.actors}{missing} actor{'' if status.actors == status.actors_wanted == 1 else 's'}"
 
 
 def _epsilons(status: Status) -> str:

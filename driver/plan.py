@@ -65,6 +65,11 @@ def make_plan(config: Config, *, cpus: int, gpus: int, private: bool) -> Plan:
     return Plan(actors, "cuda" if on_gpu else "cpu", threads, learner_cpus, core)
 
 
+def actors_that_fit(plan: Plan, cpus: int) -> int:
+    """Actors that a cluster of so many cores has room for beside the learner, at least one."""
+    return max(1, cpus - plan.learner_cpus)
+
+
 def _auto_actors(cpus: int, learner_cpus: int, private: bool) -> int:
     """The cores that the learner leaves; both on a machine that has two.
 

@@ -4,19 +4,19 @@ import contextlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import ray
 
 from common.errors import UserError, first_line
 
+_log = logging.getLogger("apex-mario")
 
-@dataclass(frozen=True)
-class Session:
-    """The Ray that carries the run."""
 
-    address: str | None  # None: private to this run
+class ClusterSize(NamedTuple):
+    """What a Ray consists of now."""
+
     nodes: int
     cpus: int
     gpus: int
@@ -27,6 +27,24 @@ class Session:
         """Such as "3 nodes, 17 CPUs, 1 GPU"."""
         parts = [_count(self.nodes, "node"), _count(self.cpus, "CPU")]
         return ", ".join([*parts, _count(self.gpus, "GPU")] if self.gpus else parts)
+
+
+def cluster_size() -> ClusterSize:
+    """The Ray that this process is connected to, as far as its nodes are alive."""
+    resources = ray.cluster_resources()
+    return ClusterSize(
+        nodes=sum(node["Alive"] for node in ray.nodes()),
+        cpus=int(resources.get("CPU", 0)),
+        gpus=int(resources.get("GPU", 0)),
+        memory_bytes=int(resources.get("memory", 0)),
+    )
+
+
+class Session(NamedTuple):
+    """The Ray that carries the run."""
+
+    address: str | None  # None: private to this run
+    size: ClusterSize  # at its start
 
 
 @contextlib.contextmanager
@@ -44,19 +62,22 @@ def ray_session(address: str | None, *, private_cpus: int, object_store_mb: int)
     with contextlib.ExitStack() as stack:
         folder = None if address is not None else _temporary_folder(stack)
         stack.callback(ray.shutdown)  # also where starting is interrupted
+        _keep_off_the_terminal()
         if folder is not None:
             _start_private(folder, private_cpus, object_store_mb)
         else:
             _join(str(address))
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        resources = ray.cluster_resources()
-        yield Session(
-            address=address,
-            nodes=len(nodes),
-            cpus=int(resources.get("CPU", 0)),
-            gpus=int(resources.get("GPU", 0)),
-            memory_bytes=int(resources.get("memory", 0)),
-        )
+        yield Session(address, cluster_size())
+
+
+def _keep_off_the_terminal() -> None:
+    """Ray prints pages of a dead node's log, and has no setting against it: our log gets the first line."""
+    worker: Any = ray._private.worker
+
+    def write(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:
+        _log.info("Ray: %s", first_line("\n".join(data["lines"])))
+
+    worker.print_to_stdstream = write
 
 
 def _temporary_folder(stack: contextlib.ExitStack) -> str:

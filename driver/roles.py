@@ -79,15 +79,23 @@ class Roles:
             version=version,
         )
 
-    def actor(self, index: int, incarnation: int, shards: list[Any], learner: Any, state: dict[str, Any] | None) -> Any:
-        """Actor `index`, on any node with a free core, fresh or from a checkpoint's state."""
+    def actor(
+        self,
+        index: int,
+        count: int,
+        incarnation: int,
+        shards: list[Any],
+        learner: Any,
+        state: dict[str, Any] | None,
+    ) -> Any:
+        """Actor `index` of `count`, on any node with a free core, fresh or from a checkpoint's state."""
         config = self.config
         return _process(RemoteActor, num_cpus=1, scheduling_strategy="SPREAD").remote(
             env=self._env,
             agent=config.agent,
             actors=config.actors,
             index=index,
-            count=self.plan.actors,
+            count=count,
             seed=config.seed,
             incarnation=incarnation,
             writer=RemoteReplayWriter(shards, max_in_flight=config.actors.max_inserts_in_flight),

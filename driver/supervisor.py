@@ -18,6 +18,8 @@ from common.types import ShardStats
 from driver.calls import Calls, Failure, NoAnswerError
 from driver.counters import Counters
 from driver.limits import Limits
+from driver.plan import actors_that_fit
+from driver.ray_session import cluster_size
 from driver.roles import Roles
 from learner.remote import LearnerReport
 
@@ -77,7 +79,9 @@ class Supervisor:
     _calls: Calls = field(default_factory=Calls)
     _slots: dict[str, _Slot] = field(default_factory=dict)  # by kind and, of shards and actors, number
     _filling: dict[Future[None], int] = field(default_factory=dict)  # shards by what fills them
+    _retired: dict[int, int] = field(default_factory=dict)  # the next incarnations of actors that were ended
     _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(thread_name_prefix="fill"))
+    _count: int = 0  # of actors
     _evaluating: bool = False
     _stopping: bool = False
     _next_stats: float = 0.0
@@ -106,17 +110,34 @@ class Supervisor:
             actor_states: what actors continue from, by index; the others begin new episodes.
         """
         incarnation = self._first_incarnation()
+        self._count = self.roles.plan.actors
         for index in range(self.roles.config.replay.shards):
             self._slots[_shard(index)] = _Slot(self.roles.shard(index, incarnation), incarnation)
         fill(self.shards)
         self._slots[_LEARNER] = _Slot(self._new_learner(learner_state), incarnation)
-        for index in range(self.roles.plan.actors):
-            handle = self._new_actor(index, incarnation, actor_states.get(index))
-            self._slots[_actor(index)] = _Slot(handle, incarnation)
-            self._run_actor(index)
+        for index in range(self._count):
+            self._add_actor(index, actor_states.get(index))
         self._run_learner()
         if self.roles.config.eval.enabled:
             self._slots[_EVALUATOR] = _Slot(self.roles.evaluator(), incarnation)
+
+    def resize(self, actors: int) -> None:
+        """Makes the actors so many: adds some, or ends those with the highest indices; each hears of its new epsilons.
+
+        One that was ended and is added again later has random numbers of its own.
+        """
+        before, self._count = self._count, actors
+        for index in range(actors, before):
+            self._remove_actor(index)
+        for index in range(min(actors, before)):
+            self._slots[_actor(index)].handle.set_count.remote(actors)
+        for index in range(before, actors):
+            self._add_actor(index, None)
+
+    @property
+    def actors_wanted(self) -> int:
+        """Actors that there are to be; some may wait for their place in the cluster."""
+        return self._count
 
     @property
     def actors_alive(self) -> int:
@@ -148,7 +169,8 @@ class Supervisor:
             if self._slots[failure.role].reported:
                 failures.setdefault(failure.role, failure)
         for failure in failures.values():
-            self._handle(failure)
+            if failure.role in self._slots:  # else it was ended meanwhile
+                self._handle(failure)
 
     def evaluate(self, best: float) -> None:
         """Starts an evaluation of the newest policy; its report goes to the listener.
@@ -231,14 +253,25 @@ class Supervisor:
 
     @property
     def _actors(self) -> list[_Slot]:
-        return [self._slots[_actor(index)] for index in range(self.roles.plan.actors)]
+        return [self._slots[_actor(index)] for index in range(self._count)]
 
     def _first_incarnation(self) -> int:
         # A resumed run must not replay the random numbers of its earlier sessions.
         return self.counters.sessions * _INCARNATIONS_PER_SESSION
 
     def _new_actor(self, index: int, incarnation: int, state: dict[str, Any] | None = None) -> Any:
-        return self.roles.actor(index, incarnation, list(self.shards), self._learner, state)
+        return self.roles.actor(index, self._count, incarnation, list(self.shards), self._learner, state)
+
+    def _add_actor(self, index: int, state: dict[str, Any] | None) -> None:
+        incarnation = self._retired.get(index, self._first_incarnation())
+        self._slots[_actor(index)] = _Slot(self._new_actor(index, incarnation, state), incarnation)
+        self._run_actor(index)
+
+    def _remove_actor(self, index: int) -> None:
+        slot = self._slots.pop(_actor(index))
+        self._retired[index] = slot.incarnation + 1
+        self._calls.forget(_actor(index))
+        ray.kill(slot.handle)
 
     def _new_learner(self, state: dict[str, Any] | None) -> Any:
         return self.roles.learner(list(self.shards), state, self.counters.weight_version)
@@ -247,7 +280,7 @@ class Supervisor:
         if self._stopping:
             return
         remaining = self.limits.remaining_env_steps(self.counters)
-        share = None if remaining is None else math.ceil(remaining / self.roles.plan.actors)
+        share = None if remaining is None else math.ceil(remaining / self._count)
         reference = self._slots[_actor(index)].handle.run.remote(_SLICE_S, share)
         self._calls.start(_actor(index), reference, lambda report: self._actor_answered(index, report))
 
@@ -360,10 +393,21 @@ class Supervisor:
             self._evaluating = False  # it was waiting for the learner's policy
         state = self.recovery.learner_state()
         self.counters.updates = 0 if state is None else state["updates"]
+        displaced = self._displace_actors()
         self._slots[_LEARNER].handle = self._new_learner(state)
         self._run_learner()
+        for index in displaced:
+            self._add_actor(index, None)
         for slot in self._actors:
             slot.handle.set_learner.remote(self._learner)
+
+    def _displace_actors(self) -> range:
+        """Ends the actors that a cluster which has shrunk has no room for beside the learner; returns their indices."""
+        room = actors_that_fit(self.roles.plan, cluster_size().cpus)
+        displaced = range(room, self._count)
+        for index in displaced:
+            self._remove_actor(index)
+        return displaced
 
 
 def _actor(index: int) -> str:

@@ -19,8 +19,10 @@ from driver.actor_states import read_actor_states
 from driver.checkpoints import CheckpointWriter, read_newest
 from driver.counters import Counters, ShardTotals
 from driver.display import Display, Status, clock
+from driver.elastic import ElasticActors
 from driver.episode_log import EpisodeLog
 from driver.evaluations import BestPolicy, Score, describe, describe_briefly, protocol_options
+from driver.introduction import introduction
 from driver.limits import Limits
 from driver.metrics import Metrics, evaluation_lines, evaluation_scalars, progress_line, window_scalars
 from driver.options import LaunchOptions, dump_config
@@ -91,11 +93,11 @@ def _train(
         if signals.received is not None:
             raise KeyboardInterrupt
         private = ray_address is None
-        cpus = machine_cores() if private else session.cpus
-        plan = make_plan(config, cpus=cpus, gpus=session.gpus, private=private)
+        cpus = machine_cores() if private else session.size.cpus
+        plan = make_plan(config, cpus=cpus, gpus=session.size.gpus, private=private)
         if not private:
             check_memory(
-                config.replay.capacity, transition_bytes(config, Roles(config, plan).spec), session.memory_bytes
+                config.replay.capacity, transition_bytes(config, Roles(config, plan).spec), session.size.memory_bytes
             )
         if options.resume:
             counters.sessions += 1
@@ -159,11 +161,14 @@ class Training:
             Listener(self._actor, self._learner, self._shard, self._evaluation, self._replaced, self._event),
             Recovery(self._run_dir.checkpoints, self._config.replay.shards, self._event),
         )
+        self._elastic: ElasticActors | None = None
         self._totals = ShardTotals(counters)
         self._best = BestPolicy(self._config, roles.spec, self._run_dir, best)
         self._checkpoints = CheckpointWriter(self._run_dir, self._config, roles.spec)
         self._window = Window()
-        self._status = Status(replay_capacity=self._config.replay.capacity, actors=plan.actors)
+        self._status = Status(
+            replay_capacity=self._config.replay.capacity, actors=plan.actors, actors_wanted=plan.actors
+        )
         self._started = time.monotonic()
         self._ended: float | None = None  # when the run's limit or signal came
         self._time_before = counters.time_s
@@ -178,27 +183,16 @@ class Training:
     def introduce(self, session: Session, data: CheckpointData | None) -> None:
         """Says what was found and what will be done."""
         config, plan, say = self._config, self._plan, self._event
-        threads = f"{plan.learner_threads} thread{'s' if plan.learner_threads > 1 else ''}"
-        learner = "the GPU" if plan.learner_device == "cuda" else f"the CPU ({threads})"
-        if session.address is None:
-            say(f"private Ray on {machine_cores()} cores{' and a GPU' if session.gpus else ''}")
-        else:
-            say(f"Ray cluster at {session.address}: {session.description}")
-        actors = f"{plan.actors} actor{'s' if plan.actors > 1 else ''}"
-        shards = f"{config.replay.shards} replay shard{'s' if config.replay.shards > 1 else ''}"
-        envs = f"{config.actors.envs_per_actor} environment{'s' if config.actors.envs_per_actor > 1 else ''}"
-        core = f" on the emulator core {plan.core}" if plan.core else ""
-        say(f"{actors} with {envs} each{core}, {shards}, learner on {learner}")
-        if session.address is None and config.actors.count != "auto" and plan.cpus > machine_cores():
-            say(f"note: {plan.actors} actors and the learner share {machine_cores()} cores, as you asked")
-        if session.address is not None and plan.cpus > session.cpus:
-            say(f"note: {plan.cpus} cores are asked of a cluster that has {session.cpus}; the rest start when it grows")
+        for line in introduction(config, plan, session):
+            say(line)
         say(f"run directory {self._run_dir.path}")
         say(f"watch it with: tensorboard --host localhost --logdir {self._run_dir.path}")
         if data is not None:
             say(f"resuming from {data.path.name}: {self._counters.env_steps:,} env steps")
         elif self._counters.sessions:
             say("resuming a run that has no checkpoint yet: starting from its beginning")
+        if session.address is not None and config.actors.count == "auto":
+            self._elastic = ElasticActors(plan, self._supervisor, say)
         each = transition_bytes(config, Roles(config, plan).spec)
         _log.info("replay capacity %d, at most %d bytes each", config.replay.capacity, each)
         text = "".join(f"    {line}\n" for line in dump_config(config).splitlines())
@@ -238,6 +232,8 @@ class Training:
             ending = signals.received or self._limits.reached(self._counters)
             if ending is not None:
                 return ending
+            if self._elastic is not None:
+                self._elastic.follow(now)
             if now - self._last_tick >= _TICK_S:
                 self._tick()
             if now >= next_redraw:
@@ -399,7 +395,7 @@ class Training:
         status.samples_per_insert = counters.samples_per_insert()
         status.epsilon_low, status.epsilon_high = self._supervisor.epsilons
         status.fraction = self._limits.fraction(counters)
-        status.actors = self._supervisor.actors_alive
+        status.actors, status.actors_wanted = self._supervisor.actors_alive, self._supervisor.actors_wanted
         self._display.update(status)
 
 
