@@ -65,7 +65,7 @@ def _plain_step(device: torch.device, dtype: torch.dtype) -> UpdateStep:
         double=True,
         munchausen=0.0,
         munchausen_temperature=1.0,
-        target_epsilon=0.0,
+        expects_exploration=False,
         gamma=0.99,
         learning_rate=1e-4,
         adam_epsilon=1.5e-4,

@@ -61,6 +61,8 @@ class AgentConfig:
     target_epsilon: float = 0.0
     """Random actions per step of the policy whose value the targets are, as in Expected Sarsa (van Seijen et al.,
     2009), so that it learns to keep away from places where one such action is fatal; 0: the greedy policy."""
+    target_epsilon_updates: int = 40_000
+    """Updates over which `target_epsilon` is reached, linearly from 0: caution is for those who know the way."""
     dueling: bool = False
     """Dueling value and advantage streams (Wang et al., 2016)."""
     network: Literal["nature", "nips"] = "nips"

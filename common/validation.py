@@ -49,6 +49,7 @@ def _ranges(config: Config) -> Iterable[tuple[str, float | None, float, float]]:
     yield "--agent.munchausen", agent.munchausen, 0, 1
     yield "--agent.munchausen-temperature", agent.munchausen_temperature, 1e-6, 1e6
     yield "--agent.target-epsilon", agent.target_epsilon, 0, 0.99
+    yield "--agent.target-epsilon-updates", agent.target_epsilon_updates, 1, big
     yield "--agent.quantiles", agent.quantiles, 1, 1_024
     yield "--agent.flag-reward", agent.flag_reward, -1e6, 1e6
     yield "--agent.death-reward", agent.death_reward, -1e6, 1e6

@@ -21,6 +21,7 @@ def build_learner(
         munchausen=agent.munchausen,
         munchausen_temperature=agent.munchausen_temperature,
         target_epsilon=agent.target_epsilon,
+        target_epsilon_updates=agent.target_epsilon_updates,
         gamma=agent.gamma,
         dueling=agent.dueling,
         architecture=agent.network,

@@ -75,7 +75,8 @@ class Learner:
         quantiles: the network's option; above 1 quantile regression takes the place of the Huber loss.
         munchausen: alpha of Munchausen targets, which take the place of (double) DQN's; 0: none.
         munchausen_temperature: their policy's.
-        target_epsilon: exploration of the policy whose value the targets are.
+        target_epsilon: exploration of the policy whose value the targets are, at last.
+        target_epsilon_updates: over so many updates it rises to that from 0, linearly.
         gamma: discount per step; only for `target_epsilon`.
         learning_rate_final: step size that it decays to linearly; None: it stays.
         learning_rate_decay_updates: updates until then.
@@ -105,6 +106,7 @@ class Learner:
         munchausen: float = 0.0,
         munchausen_temperature: float = 0.03,
         target_epsilon: float = 0.0,
+        target_epsilon_updates: int = 1,
         gamma: float = 0.99,
         learning_rate_final: float | None = None,
         learning_rate_decay_updates: int = 1,
@@ -117,12 +119,13 @@ class Learner:
         self._target_update_period = target_update_period
         last = learning_rate if learning_rate_final is None else learning_rate_final
         self._learning_rate = partial(linear, first=learning_rate, last=last, steps=learning_rate_decay_updates)
+        self._target_epsilon = partial(linear, first=0.0, last=target_epsilon, steps=target_epsilon_updates)
         self._step = UpdateStep(
             build_network(spec, dueling, seed, architecture, layer_norm, quantiles).to(self.device),
             double=double,
             munchausen=munchausen,
             munchausen_temperature=munchausen_temperature,
-            target_epsilon=target_epsilon,
+            expects_exploration=target_epsilon > 0,
             gamma=gamma,
             learning_rate=learning_rate,
             adam_epsilon=adam_epsilon,
@@ -170,6 +173,7 @@ class Learner:
         """Begins an update, which `finish` must be called for, in the same order."""
         self._receive(batch)
         self._step.set_learning_rate(self._learning_rate(self.updates))
+        self._step.set_target_epsilon(self._target_epsilon(self.updates))
         packed = self._graphed.run(batch.inputs) if self._graphed else self._step.run(batch.inputs, batch.target_values)
         self.updates += 1
         if self.updates % self._target_update_period == 0:

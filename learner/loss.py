@@ -99,7 +99,7 @@ def epsilon_greedy_value(greedy_value: Tensor, q: Tensor, epsilon: Tensor | None
     return greedy_value if epsilon is None else torch.lerp(greedy_value, q.mean(dim=1), epsilon)
 
 
-def window_epsilon(discount_t: Tensor, epsilon: float, gamma: float) -> Tensor:
+def window_epsilon(discount_t: Tensor, epsilon: Tensor, gamma: float) -> Tensor:
     """[B], the probability of at least one random action in the steps that a window takes, `1 - (1 - epsilon)**m`.
 
     A window of m steps holds greedy actions alone if it is cut before random ones. Counting them all at its end makes
@@ -107,10 +107,10 @@ def window_epsilon(discount_t: Tensor, epsilon: float, gamma: float) -> Tensor:
 
     Args:
         discount_t: [B], gamma**m; of no matter where it is 0.
-        epsilon: of one step.
+        epsilon: [], of one step.
         gamma: 0 < gamma < 1.
     """
-    return 1 - discount_t ** (math.log1p(-epsilon) / math.log(gamma))
+    return 1 - discount_t ** (torch.log1p(-epsilon) / math.log(gamma))
 
 
 def quantile_target(

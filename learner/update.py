@@ -53,8 +53,8 @@ class UpdateStep:
         double: double DQN targets; else plain DQN.
         munchausen: alpha of Munchausen targets, which take the place of the others; 0: none.
         munchausen_temperature: their policy's.
-        target_epsilon: exploration of the policy whose value the targets are.
-        gamma: discount per step; only for `target_epsilon`.
+        expects_exploration: whether the targets are values of a policy that explores, by `set_target_epsilon`.
+        gamma: discount per step; only for `expects_exploration`.
         learning_rate: Adam's step size.
         adam_epsilon: Adam's denominator offset.
         huber_delta: absolute TD error at which the loss turns linear.
@@ -69,7 +69,7 @@ class UpdateStep:
         double: bool,
         munchausen: float,
         munchausen_temperature: float,
-        target_epsilon: float,
+        expects_exploration: bool,
         gamma: float,
         learning_rate: float,
         adam_epsilon: float,
@@ -88,7 +88,7 @@ class UpdateStep:
         self._double = double
         self._munchausen = munchausen
         self._temperature = munchausen_temperature
-        self._epsilon = target_epsilon
+        self._epsilon = torch.zeros((), device=self._parameters[0].device) if expects_exploration else None
         self._gamma = gamma
         self._huber_delta = huber_delta
         self._max_grad_norm = max_grad_norm
@@ -142,6 +142,11 @@ class UpdateStep:
             else:
                 group["lr"] = value
 
+    def set_target_epsilon(self, value: float) -> None:
+        """Random actions per step of the policy whose value the targets are from now on; 0 before the first call."""
+        if self._epsilon is not None:
+            self._epsilon.fill_(value)
+
     def forgive(self) -> None:
         """Lets updates change the weights again."""
         self._failed.zero_()
@@ -188,7 +193,9 @@ class UpdateStep:
         """[B, N]"""
         if target_values is None or target_values.version != self._target_cast[0]:
             target_values = self.target_values(inputs)
-        epsilon = window_epsilon(inputs.discount_t, self._epsilon, self._gamma) if self._epsilon else None
+        epsilon = None
+        if self._epsilon is not None:
+            epsilon = window_epsilon(inputs.discount_t, self._epsilon, self._gamma)
         if self.online.num_quantiles > 1:
             return self._quantile_target(inputs, weights, target_values, epsilon)
         q_t_target = target_values.z_t.squeeze(2)

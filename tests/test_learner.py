@@ -354,8 +354,8 @@ def test_munchausen_targets_take_the_target_networks_values_of_both_states() -> 
 
 
 def test_targets_value_the_policy_that_explores() -> None:
-    learner = make_learner(target_epsilon=0.3, gamma=0.9, learning_rate=0.05)
-    train(learner, 20)  # so that online and target network differ
+    learner = make_learner(target_epsilon=0.6, target_epsilon_updates=40, gamma=0.9, learning_rate=0.05)
+    train(learner, 20)  # so that online and target network differ, and half of the exploration is reached
     state, batch = learner.state_dict(), random_batch(VECTOR_SPEC, seed=99, size=64)
     q_tm1 = q_values(network_of(state["online"]), batch.stack(batch.s_tm1))
     q_t = q_values(network_of(state["target"]), batch.stack(batch.s_t))

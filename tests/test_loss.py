@@ -67,9 +67,11 @@ def test_values_of_a_policy_that_explores_mix_in_the_mean() -> None:
 def test_windows_of_all_lengths_speak_of_the_same_exploration() -> None:
     discounts = torch.tensor([0.9, 0.9**3, 0.9**5])
     torch.testing.assert_close(
-        window_epsilon(discounts, 0.1, 0.9), torch.tensor([0.1, 1 - 0.9**3, 1 - 0.9**5])
+        window_epsilon(discounts, torch.tensor(0.1), 0.9), torch.tensor([0.1, 1 - 0.9**3, 1 - 0.9**5])
     )  # gamma 0.9 and 1 - epsilon 0.9
-    torch.testing.assert_close(window_epsilon(discounts, 0.02, 0.9), 1 - 0.98 ** torch.tensor([1.0, 3.0, 5.0]))
+    torch.testing.assert_close(
+        window_epsilon(discounts, torch.tensor(0.02), 0.9), 1 - 0.98 ** torch.tensor([1.0, 3.0, 5.0])
+    )
 
 
 def test_munchausen_values_of_a_policy_that_explores_mix_in_the_mean() -> None:

@@ -114,7 +114,8 @@ def trail_of(env: MarioEnvironment, explores: list[bool]) -> Trail:
         ([False] * 20, dead(), True),
         ([False] * 20, dead(clear=True), False),
         ([False] * 20, dead(time=3), False),
-        ([False] * 13 + [True] + [False] * 6, dead(), False),
+        ([True] * 13 + [True] + [False] * 6, dead(), False),
+        ([False] * 10 + [True, False, True] + [False] * 6, dead(), False),
         ([False] * 11 + [True] + [False] * 8, dead(), True),
         ([False] * 4, dead(), False),
     ],
@@ -125,6 +126,15 @@ def test_only_deaths_that_are_the_policys_own_give_starts(
     starts = SavedStarts(1.0, np.random.default_rng(0))
     starts.after_end(trail_of(envs[0], explores), info)
     assert (starts.draw("1-1") is not None) == own_fault
+
+
+def test_where_one_exploratory_action_led_to_a_death_the_start_is_right_after_it(envs: list[MarioEnvironment]) -> None:
+    trail = trail_of(envs[0], [False] * 20 + [True] + [False] * 4)
+    rng = np.random.default_rng(0)
+    moments = [trail.before_death(dead(), rng) for _ in range(20)]
+    assert {moment.steps for moment in moments if moment is not None} == {21}
+    assert trail.before_death(dead(clear=True), rng) is None
+    assert trail_of(envs[0], [False] * 20 + [True]).before_death(dead(), rng) is None
 
 
 def test_starts_lie_five_to_forty_steps_before_the_death(envs: list[MarioEnvironment]) -> None:
