@@ -24,7 +24,7 @@ missing = $(shell $(PYTHON) scripts/check_platform.py 2>/dev/null || echo 'Pytho
 	install it, or name one with make PYTHON=/path/to/python3.11')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test watch evaluate tensorboard bench bench-scaling bench-peers results reproduce clean need-run
+.PHONY: help setup train test chaos watch evaluate tensorboard bench bench-scaling bench-peers results reproduce clean need-run
 
 help: ## List the targets
 	@echo 'make TARGET [ARGS="options passed on"] [RUN=runs/NAME] [PYTHON=python3.11] [TORCH_INDEX=URL]'
@@ -67,6 +67,9 @@ bench-scaling: setup ## Measure how costs grow with actors and shards, about 25 
 bench-peers: $(INSTALLED_PEERS) ## Measure replay and speed beside other libraries, over an hour (ARGS: options of benchmarks.peers)
 	$(VENV_PYTHON) -m benchmarks.replay --out docs/results/performance/replay.json
 	$(VENV_PYTHON) -m benchmarks.peers --out docs/results/performance/peers.json $(ARGS)
+
+chaos: $(INSTALLED_DEV) ## Kill processes and nodes of a real run at random, about 25 minutes (ARGS: options of tests.chaos, launch.py)
+	$(VENV_PYTHON) -m tests.chaos $(ARGS)
 
 results: setup ## Write docs/results.md and its figures anew from the records under docs/results
 	$(VENV_PYTHON) -m benchmarks.learning_results

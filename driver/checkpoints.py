@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -113,19 +114,35 @@ class CheckpointWriter:
         return path
 
 
-def read_newest(run: RunDirectory) -> tuple[CheckpointData | None, Counters, Score | None]:
-    """What a resumed run starts from; fresh counters where the run ended before its first checkpoint.
+@dataclass(frozen=True)
+class Start:
+    """What a run begins with: a new one with nothing, a resumed one with a checkpoint if it has any."""
+
+    data: CheckpointData | None = None
+    counters: Counters = field(default_factory=Counters)
+    best: Score | None = None
+    remarks: list[str] = field(default_factory=list)  # for the user
+
+
+def read_start(run: RunDirectory, chosen: Path | None) -> Start:
+    """What a resumed run starts from.
+
+    Args:
+        run: its folder.
+        chosen: one of its checkpoints; None: the newest whole one.
 
     Raises:
-        UserError: every checkpoint is damaged, or the newest is not of this version.
+        UserError: that one is damaged or, without one, all of them are; or it is not of this version.
     """
-    path = newest_checkpoint(run.checkpoints)
+    remarks: list[str] = []
+    path = chosen or newest_checkpoint(run.checkpoints, lambda text: remarks.append(f"warning: {text}"))
     if path is None:
-        return None, Counters(), None
+        return Start()
     data = load_checkpoint(path)
     try:
         counters = Counters.from_json(data.state["counters"])
         best = data.state["best"]
-        return data, counters, None if best is None else (float(best[0]), float(best[1]), float(best[2]))
+        score = None if best is None else (float(best[0]), float(best[1]), float(best[2]))
+        return Start(data, counters, score, remarks)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(f"{path}/state.json is not of this version ({error}); start a new run") from None

@@ -47,6 +47,7 @@ _DESCRIPTION = f"""Trains Mario: Ray actors play, a sharded replay stores, one l
   --config FILE     YAML file of settings, on top of the preset
   --run-dir DIR     folder of this run (default: runs/TIME_STAGES); refused when it holds a run already
   --resume [DIR]    go on with the run in DIR, else in --run-dir, else with the newest under runs/
+  --resume-from DIR go on from this checkpoint of a run instead of its newest one
 
 The options below come on top. A run without any limit ends after 30 minutes."""
 
@@ -59,6 +60,7 @@ class LaunchOptions:
     preset: str
     run: RunDirectory
     resume: bool
+    checkpoint: Path | None = None  # to resume from; None: the newest
     arguments: tuple[str, ...] = ()  # of the command line
 
 
@@ -73,13 +75,14 @@ def parse_options(argv: Sequence[str]) -> LaunchOptions:
     parser.add_argument("--config", type=Path)
     parser.add_argument("--run-dir", type=Path)
     parser.add_argument("--resume", nargs="?", const="", default=None)
+    parser.add_argument("--resume-from", type=Path)
     try:
         own, rest = parser.parse_known_args(list(argv))
     except argparse.ArgumentError as error:
         raise UserError(f"{error} (see --help)") from None
     if own.preset is not None and own.preset not in PRESETS:
         raise UserError(f"--preset {own.preset}: unknown; there are {', '.join(PRESETS)}")
-    if own.resume is not None and not _asks_for_help(rest):
+    if (own.resume is not None or own.resume_from is not None) and not _asks_for_help(rest):
         return _resume(own, rest)
     preset = own.preset or "default"
     config = _with_arguments(_with_file(PRESETS[preset], own.config), rest)
@@ -130,7 +133,12 @@ _SECTIONS = {name.partition(".")[0] for name in _KNOWN if "." in name}
 def _resume(own: argparse.Namespace, arguments: Sequence[str]) -> LaunchOptions:
     if own.resume and own.run_dir is not None and Path(own.resume) != own.run_dir:
         raise UserError(f"--resume {own.resume} and --run-dir {own.run_dir} name two runs; give one")
-    path = Path(own.resume) if own.resume else own.run_dir or newest_run(RUNS)
+    if own.resume_from is not None:
+        path = _run_of(own.resume_from)
+        if own.resume and Path(own.resume).resolve() != path.resolve():
+            raise UserError(f"--resume-from {own.resume_from} is no checkpoint of --resume {own.resume}")
+    else:
+        path = Path(own.resume) if own.resume else own.run_dir or newest_run(RUNS)
     run = RunDirectory(path)
     run.check_resumable()
     preset = run.read_metadata()["preset"]
@@ -140,7 +148,17 @@ def _resume(own: argparse.Namespace, arguments: Sequence[str]) -> LaunchOptions:
     config = _with_arguments(_with_file(before, own.config), arguments)
     _refuse_contradictions(flatten(before), flatten(config), path)
     validate(config)
-    return LaunchOptions(config, str(preset), run, resume=True)
+    return LaunchOptions(config, str(preset), run, resume=True, checkpoint=own.resume_from)
+
+
+def _run_of(checkpoint: Path) -> Path:
+    """The folder of the run that a checkpoint lies in."""
+    run = checkpoint.resolve().parent.parent
+    if not checkpoint.is_dir() or RunDirectory(run).checkpoints != checkpoint.resolve().parent:
+        raise UserError(
+            f"--resume-from {checkpoint}: no checkpoint of a run; name a folder such as runs/…/checkpoints/step-…"
+        )
+    return run
 
 
 def _refuse_contradictions(before: dict[str, Any], after: dict[str, Any], path: Path) -> None:

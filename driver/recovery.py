@@ -6,7 +6,7 @@ from typing import Any
 
 from common.errors import UserError
 from driver.replay_files import restore_shard
-from learner.checkpoint import load_checkpoint, newest_checkpoint
+from learner.checkpoint import CheckpointData, load_checkpoint, newest_checkpoint
 
 
 class Recovery:
@@ -24,18 +24,27 @@ class Recovery:
         self._say = say
 
     def learner_state(self) -> dict[str, Any] | None:
-        """A new learner's state; None where there is no whole checkpoint yet."""
-        try:
-            path = newest_checkpoint(self._checkpoints)
-            data = None if path is None else load_checkpoint(path)
-        except UserError as error:
-            self._say(f"warning: {error}")
-            data = None
+        """A new learner's state; None where there is no checkpoint yet.
+
+        Raises:
+            UserError: there are checkpoints, and all are damaged.
+        """
+        data = self._newest()
         if data is None:
             self._say("there is no checkpoint to go on from: the new learner begins afresh")
             return None
         self._say(f"the new learner goes on from {data.path.name}")
         return data.learner
+
+    def _newest(self) -> CheckpointData | None:
+        while True:
+            path = newest_checkpoint(self._checkpoints, lambda text: self._say(f"warning: {text}"))
+            try:
+                return None if path is None else load_checkpoint(path)
+            except UserError:
+                if path is not None and path.exists():
+                    raise
+                # Another one was finished meanwhile, and this one removed for it.
 
     def fill(self, index: int, shard: Any) -> None:
         """Gives a new, empty shard what the checkpoint has for it; without that it stays empty."""

@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from actors.remote import ActorReport, EvaluationReport
-from common.errors import first_line
+from common.errors import UserError, first_line
 from common.types import ShardStats
 from driver.calls import Calls, Failure, NoAnswerError
 from driver.counters import Counters
@@ -391,7 +391,10 @@ class Supervisor:
     def _replace_learner(self) -> None:
         if not self._calls.waits_for(_EVALUATOR):
             self._evaluating = False  # it was waiting for the learner's policy
-        state = self.recovery.learner_state()
+        try:
+            state = self.recovery.learner_state()
+        except UserError as error:
+            raise RunFailedError(f"the learner died and cannot be replaced: {error}") from error
         self.counters.updates = 0 if state is None else state["updates"]
         displaced = self._displace_actors()
         self._slots[_LEARNER].handle = self._new_learner(state)

@@ -1,7 +1,6 @@
 """One training session from start to end: what `launch.py` does once it knows its options."""
 
 import contextlib
-import functools
 import logging
 import time
 from collections.abc import Sequence
@@ -16,12 +15,12 @@ from common.config import Config
 from common.errors import UserError
 from common.types import ShardStats
 from driver.actor_states import read_actor_states
-from driver.checkpoints import CheckpointWriter, read_newest
-from driver.counters import Counters, ShardTotals
+from driver.checkpoints import CheckpointWriter, Start, read_start
+from driver.counters import ShardTotals
 from driver.display import Display, Status, clock
 from driver.elastic import ElasticActors
 from driver.episode_log import EpisodeLog
-from driver.evaluations import BestPolicy, Score, describe, describe_briefly, protocol_options
+from driver.evaluations import BestPolicy, describe, describe_briefly, protocol_options
 from driver.introduction import introduction
 from driver.limits import Limits
 from driver.metrics import Metrics, evaluation_lines, evaluation_scalars, progress_line, window_scalars
@@ -36,7 +35,7 @@ from driver.run_directory import RunDirectory
 from driver.stop import StopSignals
 from driver.supervisor import Listener, RunFailedError, Supervisor
 from driver.window import Window
-from learner.checkpoint import CheckpointData, CheckpointError, newest_checkpoint
+from learner.checkpoint import CheckpointError, newest_checkpoint, set_aside_newer
 from learner.remote import LearnerReport
 from replay.memory import available_memory, check_memory
 
@@ -62,16 +61,16 @@ def train(options: LaunchOptions, ray_address: str | None) -> int:
         UserError: the run cannot be started as asked.
     """
     run = options.run
-    data, counters, best = read_newest(run) if options.resume else (None, Counters(), None)
+    begin = read_start(run, options.checkpoint) if options.resume else Start()
     limits = Limits.of(options.config)
-    reached = limits.reached(counters)
+    reached = limits.reached(begin.counters)
     if options.resume and reached is not None:
         raise UserError(f"the run in {run.path} is complete: {reached}; raise that limit to go on with it")
     # From here on, because an interrupt inside of Ray's start would crash it; and again after it.
     signals = StopSignals()
     signals.install()
     try:
-        return _train(options, ray_address, signals, data, counters, limits, best)
+        return _train(options, ray_address, signals, begin, limits)
     except SystemExit:
         if signals.exit_status is None:
             raise
@@ -82,10 +81,8 @@ def _train(
     options: LaunchOptions,
     ray_address: str | None,
     signals: StopSignals,
-    data: CheckpointData | None,
-    counters: Counters,
+    begin: Start,
     limits: Limits,
-    best: Score | None,
 ) -> int:
     config, run = options.config, options.run
     with Display() as display, _session(config, ray_address, display) as session:
@@ -100,14 +97,16 @@ def _train(
                 config.replay.capacity, transition_bytes(config, Roles(config, plan).spec), session.size.memory_bytes
             )
         if options.resume:
-            counters.sessions += 1
+            begin.counters.sessions += 1
         else:
             run.create(dump_config(config), describe_origin(options.preset, options.arguments))
         with run.lock():
             _log_to(run.log_path)
-            training = Training(options, plan, counters, limits, best, display)
-            training.introduce(session, data)
-            return training.run(signals, data)
+            if options.checkpoint is not None:
+                begin.remarks.extend(_set_aside(run, options.checkpoint))
+            training = Training(options, plan, begin, limits, display)
+            training.introduce(session)
+            return training.run(signals)
 
 
 def _session(config: Config, address: str | None, display: Display) -> AbstractContextManager[Session]:
@@ -119,6 +118,15 @@ def _session(config: Config, address: str | None, display: Display) -> AbstractC
     _check_memory_here(config, plan)
     display.say("starting Ray …")
     return ray_session(None, private_cpus=max(cores, plan.cpus), object_store_mb=config.ray.object_store_mb)
+
+
+def _set_aside(run: RunDirectory, checkpoint: Path) -> list[str]:
+    """Hides what the run did after a checkpoint that it goes on from; in words."""
+    try:
+        aside = set_aside_newer(run.checkpoints, checkpoint)
+    except OSError as error:
+        raise UserError(f"the newer checkpoints in {run.checkpoints} cannot be set aside: {error.strerror}") from None
+    return [f"the newer checkpoint {path.name.removeprefix('.aside-')} is set aside as {path}" for path in aside]
 
 
 def _check_memory_here(config: Config, plan: Plan) -> None:
@@ -141,11 +149,12 @@ class Training:
         self,
         options: LaunchOptions,
         plan: Plan,
-        counters: Counters,
+        begin: Start,
         limits: Limits,
-        best: Score | None,
         display: Display,
     ) -> None:
+        counters = begin.counters
+        self._begin = begin
         self._options = options
         self._config: Config = options.config
         self._run_dir: RunDirectory = options.run
@@ -163,7 +172,7 @@ class Training:
         )
         self._elastic: ElasticActors | None = None
         self._totals = ShardTotals(counters)
-        self._best = BestPolicy(self._config, roles.spec, self._run_dir, best)
+        self._best = BestPolicy(self._config, roles.spec, self._run_dir, begin.best)
         self._checkpoints = CheckpointWriter(self._run_dir, self._config, roles.spec)
         self._window = Window()
         self._status = Status(
@@ -180,15 +189,17 @@ class Training:
         self._metrics = Metrics(self._run_dir.path, self._run_dir.progress_path, self._run_dir.evaluations_path)
         self._episode_log = EpisodeLog(self._run_dir.episodes_path, episodes=counters.episodes, warn=self._event)
 
-    def introduce(self, session: Session, data: CheckpointData | None) -> None:
+    def introduce(self, session: Session) -> None:
         """Says what was found and what will be done."""
         config, plan, say = self._config, self._plan, self._event
         for line in introduction(config, plan, session):
             say(line)
         say(f"run directory {self._run_dir.path}")
         say(f"watch it with: tensorboard --host localhost --logdir {self._run_dir.path}")
-        if data is not None:
-            say(f"resuming from {data.path.name}: {self._counters.env_steps:,} env steps")
+        for remark in self._begin.remarks:
+            say(remark)
+        if self._begin.data is not None:
+            say(f"resuming from {self._begin.data.path.name}: {self._counters.env_steps:,} env steps")
         elif self._counters.sessions:
             say("resuming a run that has no checkpoint yet: starting from its beginning")
         if session.address is not None and config.actors.count == "auto":
@@ -198,13 +209,14 @@ class Training:
         text = "".join(f"    {line}\n" for line in dump_config(config).splitlines())
         self._metrics.text("config", text, self._counters.env_steps)
 
-    def run(self, signals: StopSignals, data: CheckpointData | None) -> int:
+    def run(self, signals: StopSignals) -> int:
         """Runs to the end; returns the exit status."""
+        data = self._begin.data
         try:
             actors = {} if data is None else read_actor_states(data.extra)
             if actors:
                 self._event("the actors' episodes go on where they were")
-            self._supervisor.start(None if data is None else data.learner, functools.partial(self._fill, data), actors)
+            self._supervisor.start(None if data is None else data.learner, self._fill, actors)
             ending = self._loop(signals)
             return self._finish(ending, signals)
         except RunFailedError as failure:
@@ -217,10 +229,10 @@ class Training:
         finally:
             self._close()
 
-    def _fill(self, data: CheckpointData | None, shards: Sequence[Any]) -> None:
+    def _fill(self, shards: Sequence[Any]) -> None:
         """Gives empty shards what the checkpoint has for them."""
-        if data is not None:
-            reason = restore_replay(shards, data.extra)
+        if self._begin.data is not None:
+            reason = restore_replay(shards, self._begin.data.extra)
             self._event("the replay goes on as it was" if reason is None else f"the replay fills anew: {reason}")
 
     def _loop(self, signals: StopSignals) -> str:

@@ -31,6 +31,7 @@ from common.types import EnvironmentSpec
 from learner.manifest import MANIFEST, OPTIONAL_FILES, OWN_FILES, has_all_sizes, read_json, verify, write_manifest
 
 _TEMPORARY_PREFIX = ".temporary-"
+_ASIDE_PREFIX = ".aside-"
 _REPLACED_SUFFIX = ".replaced"
 _STEP_PATTERN = re.compile(r"step-(\d{12,})(\.replaced)?")
 
@@ -128,8 +129,12 @@ def load_checkpoint(path: Path) -> CheckpointData:
     return CheckpointData(path, step, policy, learner, read_json(path / "state.json"), extra)
 
 
-def newest_checkpoint(root: Path) -> Path | None:
-    """The newest whole checkpoint of a run; damaged ones are passed over with a warning in the log.
+def newest_checkpoint(root: Path, warn: Callable[[str], None] | None = None) -> Path | None:
+    """The newest whole checkpoint of a run; damaged ones are passed over.
+
+    Args:
+        root: the folder of all checkpoints of a run.
+        warn: takes a line for each one that is passed over; None: the log does.
 
     Returns:
         None where the run has no checkpoint at all.
@@ -142,12 +147,26 @@ def newest_checkpoint(root: Path) -> Path | None:
         try:
             verify(path)
         except UserError as error:
-            _log.warning("passing over a damaged checkpoint: %s", error)
+            (warn or _log.warning)(f"passing over a damaged checkpoint: {error}")
             continue
         return path
     if checkpoints:
         raise UserError(f"every checkpoint in {root} is damaged: restore one from a copy, or start a new run")
     return None
+
+
+def set_aside_newer(root: Path, path: Path) -> list[Path]:
+    """Takes the names of checkpoints away that are newer than one, so that they are no longer found; where they are.
+
+    Raises:
+        OSError: one cannot be renamed.
+    """
+    aside = []
+    for other in _checkpoints(root):
+        if other.name == path.name:
+            break
+        aside.append(other.rename(other.with_name(f"{_ASIDE_PREFIX}{other.name}")))
+    return aside
 
 
 def prune(root: Path, keep: int) -> None:

@@ -115,6 +115,13 @@ OPTIONS = {
     "resume of a complete run": ("--resume complete", "is complete"),
     "resume of damaged settings": ("--resume no-settings", "config.yaml"),
     "resume of damaged metadata": ("--resume no-metadata", "run.json is damaged"),
+    "resume from no checkpoint": ("--resume-from run", "no checkpoint of a run"),
+    "resume from a checkpoint that is not there": ("--resume-from run/checkpoints/step-1", "no checkpoint of a run"),
+    "resume from another run's checkpoint": (
+        "--resume run --resume-from {complete}",
+        "is no checkpoint of --resume run",
+    ),
+    "resume from a damaged checkpoint": ("--resume-from {damaged}", "target.pt has"),
     "resume of damaged checkpoints": ("--resume damaged", "every checkpoint in"),
     "resume of another version's checkpoint": ("--resume old-counters", "not of this version"),
 }
@@ -146,9 +153,10 @@ def runs(folder: Path) -> None:
 @pytest.mark.usefixtures("runs")
 def test_launch_refuses(case: str, folder: Path, capsys: Capture) -> None:
     arguments, expected = OPTIONS[case]
+    checkpoints = {name: next((folder / name / "checkpoints").iterdir()) for name in ("complete", "damaged")}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        refused(launch.main, arguments.replace("{port}", str(free.getsockname()[1])), expected, folder, capsys)
+        refused(launch.main, arguments.format(port=free.getsockname()[1], **checkpoints), expected, folder, capsys)
 
 
 class _Malicious:

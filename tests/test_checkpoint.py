@@ -3,6 +3,8 @@ import logging
 import os
 import re
 import resource
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -10,11 +12,20 @@ from typing import Any, BinaryIO
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from common.errors import UserError
 from common.networks import flatten
 from common.policy import load_policy
-from learner.checkpoint import CheckpointError, load_checkpoint, newest_checkpoint, prune, save_checkpoint
+from learner.checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    newest_checkpoint,
+    prune,
+    save_checkpoint,
+    set_aside_newer,
+)
 from learner.learner import Learner
 from tests.random_batches import VECTOR_SPEC, random_batch
 
@@ -194,6 +205,48 @@ def test_newest_passes_over_damaged_ones_and_says_why(tmp_path: Path, caplog: py
         assert newest_checkpoint(tmp_path) == paths[0]
     assert "target.pt has" in caplog.text
     assert "optimizer.pt has a wrong checksum" in caplog.text
+
+
+def test_newer_checkpoints_that_were_set_aside_are_found_no_more_but_are_there(tmp_path: Path) -> None:
+    paths = save_steps(tmp_path, 4)
+    aside = set_aside_newer(tmp_path, paths[1])
+    assert newest_checkpoint(tmp_path) == paths[1]
+    assert sorted(load_checkpoint(path).step for path in aside) == [3, 4]
+    assert paths[0].is_dir()
+    assert set_aside_newer(tmp_path, paths[1]) == []
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("whole"), make_learner(), {"counter": 1})
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_a_checkpoint_with_any_byte_changed_is_refused_or_the_same(whole: Path, data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / whole.name
+        shutil.copytree(whole, copy)
+        file = copy / data.draw(st.sampled_from(FILES))
+        content = file.read_bytes()
+        place = data.draw(st.integers(0, len(content) - 1))
+        file.write_bytes(content[:place] + data.draw(st.binary(max_size=3)) + content[place + 1 :])
+        try:
+            loaded = load_checkpoint(copy)
+        except UserError as error:
+            assert "\n" not in str(error)
+            return
+        before = load_checkpoint(whole)
+        assert (loaded.step, loaded.state) == (before.step, before.state)
+        assert same(loaded.learner, before.learner)
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return bool(one == other)
 
 
 def test_newest_refuses_where_every_checkpoint_is_damaged(tmp_path: Path) -> None:

@@ -87,6 +87,23 @@ def test_frames_survive_compression(count: int) -> None:
     np.testing.assert_array_equal(np.concatenate(blocks).reshape(-1, 5, 6), frames)
 
 
+@given(data=st.data())
+def test_a_block_with_any_byte_changed_or_missing_is_refused(data: st.DataObject) -> None:
+    block, _ = compress_frames(list(random_frames(SPEC, 4, seed=3)))
+    damage = data.draw(st.sampled_from(("change", "cut", "add", "replace")))
+    if damage == "change":
+        place = data.draw(st.integers(0, len(block) - 1))
+        changed = block[:place] + bytes([block[place] ^ data.draw(st.integers(1, 255))]) + block[place + 1 :]
+    elif damage == "cut":
+        changed = block[: data.draw(st.integers(0, len(block) - 1))]
+    elif damage == "add":
+        changed = block + data.draw(st.binary(min_size=1, max_size=9))
+    else:
+        changed = data.draw(st.binary(max_size=200))
+    with pytest.raises(ValueError, match="corrupt frames"):
+        decompress_block(changed, 30)
+
+
 def test_a_block_larger_than_it_may_be_is_refused() -> None:
     data, _ = compress_frames([np.zeros(30 * FRAMES_PER_BLOCK + 30, np.uint8)])
     with pytest.raises(ValueError, match="corrupt frames"):

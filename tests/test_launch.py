@@ -90,6 +90,25 @@ def test_a_resumed_run_goes_on_with_the_replays_contents_if_they_were_kept(kept:
     assert resumed["samples_per_insert"] == pytest.approx(2, rel=0.2)
 
 
+def test_a_damaged_checkpoint_is_passed_over_with_a_line_and_an_earlier_one_can_be_chosen(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    status, _, err = finish(start(run, *GRID, "--checkpoint.interval-updates", "100", "--max-updates", "400"))
+    assert (status, err) == (0, "")
+    first, *_, before_last, last = sorted((run / "checkpoints").glob("step-*"))
+    (last / "optimizer.pt").write_bytes(b"")
+    status, out, err = finish(start_raw("--resume", str(run), "--max-updates", "450"))
+    assert (status, err) == (0, "")
+    assert f"warning: passing over a damaged checkpoint: checkpoint {last} is damaged: optimizer.pt has 0 bytes" in out
+    assert f"resuming from {before_last.name}" in out
+    status, out, err = finish(start_raw("--resume-from", str(first), "--max-updates", "420"))
+    assert (status, err) == (0, "")
+    assert f"resuming from {first.name}" in out
+    assert f"the newer checkpoint {last.name} is set aside" in out
+    newest = newest_checkpoint(run / "checkpoints")
+    assert newest is not None
+    assert 420 <= load_checkpoint(newest).step < 450
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_with_a_checkpoint_and_the_resume_command(number: signal.Signals, tmp_path: Path) -> None:
     run = tmp_path / "run"

@@ -1,0 +1,249 @@
+"""Kills processes and nodes of a real run at random and checks what it makes of it: `make chaos`.
+
+The system is `launch.py` on a Ray cluster of several nodes on this machine, or, with `--private`, on the Ray of its own
+that a user's run has. Every kill is SIGKILL. Figures go to `--out`; the exit status is 1 if a promise of
+docs/reliability.md was not kept.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from tests.chaos_report import Kill, Progress, Report, fallen, lost_updates, recovery, speed_before
+from tests.launching import ROOT, all_gone, descendants, progress
+
+_TITLES: Final = {
+    "actor": "ray::RemoteActor",
+    "replay shard": "ray::RemoteReplayShard",
+    "learner": "ray::RemoteLearner",
+    "evaluator": "ray::RemoteEvaluator",
+}
+_CHANCES: Final = {"actor": 8, "replay shard": 4, "learner": 3, "evaluator": 1, "node": 4}
+_CHECKPOINT_S: Final = 20.0
+_HEAD_CPUS, _NODE_CPUS, _NODES = 3, 1, 2
+_STORE_BYTES: Final = 200 * 2**20
+_WARM_UP_S: Final = 75.0
+_NODE_BACK_S: Final = 5.0
+_LONGEST_WAIT_S: Final = 90.0
+_POLL_S: Final = 1.0
+
+
+class Nodes:
+    """The cluster that the run plays on; none for a private Ray."""
+
+    def __init__(self, cluster: Any) -> None:
+        self._cluster = cluster
+
+    def __bool__(self) -> bool:
+        return self._cluster is not None
+
+    def kill_one(self, rng: random.Random) -> None:
+        """Ends a node, not the head, with all its processes."""
+        self._cluster.remove_node(rng.choice(self._cluster.worker_nodes), allow_graceful=False)
+
+    def add_one(self) -> None:
+        """Starts a node."""
+        self._cluster.add_node(num_cpus=_NODE_CPUS, object_store_memory=_STORE_BYTES)
+
+
+@contextmanager
+def ray_nodes(private: bool) -> Iterator[tuple[Nodes, list[str]]]:
+    """A cluster and the options of `launch.py` that name it."""
+    if private:
+        yield Nodes(None), ["--ray.address", "local"]
+        return
+    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": str(folder)}
+    (folder / "ray").mkdir()
+    from ray.cluster_utils import Cluster  # Ray reads its environment when it is imported
+
+    head = {
+        "num_cpus": _HEAD_CPUS,
+        "include_dashboard": False,
+        "object_store_memory": _STORE_BYTES,
+        "temp_dir": str(folder),
+    }
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    nodes = Nodes(cluster)
+    try:
+        for _ in range(_NODES):
+            nodes.add_one()
+        yield nodes, ["--ray.address", cluster.address]
+    finally:
+        cluster.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Chaos:
+    """One run and its killer."""
+
+    def __init__(self, run: Path, process: "subprocess.Popen[str]", nodes: Nodes, rng: random.Random) -> None:
+        self._run = run
+        self._process = process
+        self._nodes = nodes
+        self._rng = rng
+        self.kills: list[Kill] = []
+        self.memory: list[float] = []  # MiB, of all processes
+
+    def rage(self, kills: int, gap_s: float) -> None:
+        """Kills so many times, some seconds after each recovery."""
+        self._watch(_WARM_UP_S)
+        for _ in range(kills):
+            self._watch(self._rng.uniform(0.5, 1.5) * gap_s)
+            what = self._choose()
+            before, time_s = speed_before(self.lines, self._now), self._now
+            self._kill(what)
+            took = self._wait_for_recovery(time_s, before)
+            self.kills.append(Kill(what, time_s, before, took))
+            print(f"{time_s:7.0f} s  {what:12}  {before:6.0f} steps/s before, back after {took} s", flush=True)
+
+    @property
+    def lines(self) -> Progress:
+        """The run's progress so far."""
+        return progress(self._run)
+
+    @property
+    def _now(self) -> float:
+        """The run's clock, by its last line and the time since that was written."""
+        written = (self._run / "progress.jsonl").stat().st_mtime
+        return float(self.lines[-1]["time_s"]) + time.time() - written
+
+    def _choose(self) -> str:
+        kinds = [kind for kind in _CHANCES if kind != "node" or self._nodes]
+        return self._rng.choices(kinds, [_CHANCES[kind] for kind in kinds])[0]
+
+    def _kill(self, what: str) -> None:
+        if what == "node":
+            self._nodes.kill_one(self._rng)
+            self._watch(_NODE_BACK_S)
+            self._nodes.add_one()
+            return
+        pids = [pid for pid, title in descendants(os.getpid()).items() if title.startswith(_TITLES[what])]
+        os.kill(self._rng.choice(sorted(pids)), signal.SIGKILL)
+
+    def _wait_for_recovery(self, time_s: float, before: float) -> float | None:
+        deadline = time.monotonic() + _LONGEST_WAIT_S
+        while (took := recovery(self.lines, time_s, before)) is None and time.monotonic() < deadline:
+            self._watch(_POLL_S)
+        return took
+
+    def _watch(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"the run ended by itself with status {self._process.returncode}")
+            self.memory.append(memory_mib(list(descendants(os.getpid()))))
+            time.sleep(_POLL_S)
+
+
+def memory_mib(pids: list[int]) -> float:
+    """Proportional set size of processes, as far as they live."""
+    total = 0
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total / 1024
+
+
+def shared_files() -> set[str]:
+    """What lies in shared memory and in the temporary folder."""
+    return {str(path) for folder in ("/dev/shm", tempfile.gettempdir()) for path in Path(folder).iterdir()}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """See the module's text."""
+    options, more = _parse(arguments)
+    rng = random.Random(options.seed)
+    before = shared_files()
+    with tempfile.TemporaryDirectory(prefix="chaos-run-") as folder:
+        run = Path(folder) / "run"
+        with ray_nodes(options.private) as (nodes, address):
+            report = _rage(run, nodes, [*address, *more], options, rng)
+        left = sorted(shared_files() - before - {folder})
+        report.left_behind += left
+    text = json.dumps(report.to_json(), indent=2)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(text + "\n")
+    print(text)
+    return 1 if report.misses() else 0
+
+
+def _rage(run: Path, nodes: Nodes, more: list[str], options: argparse.Namespace, rng: random.Random) -> Report:
+    limits = ["--max-minutes", "1000", "--checkpoint.interval-s", str(_CHECKPOINT_S)]
+    command = [sys.executable, str(ROOT / "launch.py"), "--run-dir", str(run), *limits, *more]
+    terminal = run.parent / "terminal"
+    with terminal.open("w") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+        chaos = Chaos(run, process, nodes, rng)
+        try:
+            while not progress(run):
+                chaos._watch(_POLL_S)
+            chaos.rage(options.kills, options.gap_s)
+            children = list(descendants(process.pid))
+            process.send_signal(signal.SIGINT)
+            status = process.wait(180)
+        finally:
+            process.kill()
+            process.wait()
+    return _report(run, terminal, chaos, status, [] if all_gone(children) else ["processes of the run"])
+
+
+def _report(run: Path, terminal: Path, chaos: Chaos, status: int, left: list[str]) -> Report:
+    lines = chaos.lines
+    third = max(1, len(chaos.memory) // 3)
+    told = terminal.read_text(), (run / "mario.log").read_text()
+    fastest = max(line["updates_per_s"] for line in lines)
+    return Report(
+        kills=chaos.kills,
+        restarts=lines[-1]["restarts"],
+        told_on_terminal=told[0].count("; a new one takes its place"),
+        told_in_log=told[1].count("; a new one takes its place"),
+        samples_per_insert=lines[-1]["samples_per_insert"],
+        samples_per_insert_setting=_setting(run),
+        lost_updates=lost_updates(lines),
+        # A checkpoint takes some seconds to be written, and counts from when it was begun.
+        updates_in_an_interval=int(fastest * 2 * _CHECKPOINT_S),
+        fallen_counters=fallen(lines, ("env_steps", "episodes", "samples", "restarts")),
+        memory_mib=(_mean(chaos.memory[third // 2 : third]), _mean(chaos.memory[-third:])),
+        left_behind=left,
+        exit_status=status,
+    )
+
+
+def _setting(run: Path) -> float:
+    return float(yaml.safe_load((run / "config.yaml").read_text())["replay"]["samples_per_insert"])
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _parse(arguments: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(description=__doc__, epilog="Further options go to launch.py.")
+    parser.add_argument("--kills", type=int, default=40)
+    parser.add_argument("--gap-s", type=float, default=15.0, help="mean seconds from a recovery to the next kill")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--private", action="store_true", help="the run's own Ray instead of a cluster of three nodes")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    return parser.parse_known_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

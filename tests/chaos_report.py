@@ -1,0 +1,132 @@
+"""What a run under chaos has to show, computed from its progress."""
+
+import itertools
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+WINDOW_S: Final = 10.0
+BASELINE_S: Final = 60.0
+BACK: Final = 0.9  # of the speed before
+MEDIAN_RECOVERY_S: Final = 15.0
+LONGEST_RECOVERY_S: Final = 45.0
+MEMORY_GROWTH: Final = 1.1
+SAMPLES_PER_INSERT_TOLERANCE: Final = 0.1
+
+Progress = Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Something that was killed.
+
+    Attributes:
+        what: "actor", "replay shard", "learner", "evaluator" or "node".
+        time_s: of the run.
+        before: env steps per second before.
+        recovery_s: until the start of the first window of ten seconds with 90 % of that; None: never.
+    """
+
+    what: str
+    time_s: float
+    before: float
+    recovery_s: float | None
+
+
+@dataclass
+class Report:
+    """The run as a whole."""
+
+    kills: list[Kill]
+    restarts: int
+    told_on_terminal: int
+    told_in_log: int
+    samples_per_insert: float
+    samples_per_insert_setting: float
+    lost_updates: int  # at most, by which the counter of updates fell back
+    updates_in_an_interval: int  # most, between two checkpoints
+    fallen_counters: list[str]  # others that ever fell
+    memory_mib: tuple[float, float]  # of all processes, first and last third of the run
+    left_behind: list[str] = field(default_factory=list)
+    exit_status: int = 0
+
+    def misses(self) -> list[str]:
+        """What does not hold, in words."""
+        times = [kill.recovery_s for kill in self.kills]
+        known = [time for time in times if time is not None]
+        tolerance = SAMPLES_PER_INSERT_TOLERANCE * self.samples_per_insert_setting
+        first, last = self.memory_mib
+        off = abs(self.samples_per_insert - self.samples_per_insert_setting)
+        checks = [
+            (None in times, f"{times.count(None)} kills were never recovered from"),
+            (
+                statistics.median(known or [0]) > MEDIAN_RECOVERY_S,
+                f"half of the recoveries took over {MEDIAN_RECOVERY_S:g} s",
+            ),
+            (max(known, default=0) > LONGEST_RECOVERY_S, f"a recovery took over {LONGEST_RECOVERY_S:g} s"),
+            (
+                self.lost_updates > self.updates_in_an_interval,
+                f"{self.lost_updates} updates were lost, more than a checkpoint's interval has",
+            ),
+            (bool(self.fallen_counters), f"counters fell: {', '.join(self.fallen_counters)}"),
+            (off > tolerance, f"samples per insert are {self.samples_per_insert}"),
+            (last > MEMORY_GROWTH * first, f"memory grew from {first:.0f} to {last:.0f} MiB"),
+            (self.restarts < len(self.kills), f"{self.restarts} restarts for {len(self.kills)} kills"),
+            (self.told_on_terminal != self.restarts, f"{self.told_on_terminal} of {self.restarts} on the terminal"),
+            (self.told_in_log != self.restarts, f"{self.told_in_log} of {self.restarts} in the log"),
+            (bool(self.left_behind), f"left behind: {', '.join(self.left_behind)}"),
+            (self.exit_status != 0, f"exit status {self.exit_status}"),
+        ]
+        return [text for missed, text in checks if missed]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, with the recovery times' median and maximum and the misses."""
+        known = [kill.recovery_s for kill in self.kills if kill.recovery_s is not None]
+        return {
+            **asdict(self),
+            "median_recovery_s": statistics.median(known) if known else None,
+            "longest_recovery_s": max(known, default=None),
+            "misses": self.misses(),
+        }
+
+
+def windows(progress: Progress) -> list[tuple[float, float, float]]:
+    """Start, end and env steps per second of every window of about ten seconds."""
+    found = []
+    for i, line in enumerate(progress):
+        start = next(
+            (other for other in reversed(progress[:i]) if line["time_s"] - other["time_s"] >= WINDOW_S - 1), None
+        )
+        if start is not None:
+            seconds = line["time_s"] - start["time_s"]
+            found.append((start["time_s"], line["time_s"], (line["env_steps"] - start["env_steps"]) / seconds))
+    return found
+
+
+def speed_before(progress: Progress, time_s: float) -> float:
+    """Median env steps per second of the windows in the minute before; 0 where there are none."""
+    rates = [rate for start, end, rate in windows(progress) if start >= time_s - BASELINE_S and end <= time_s]
+    return statistics.median(rates) if rates else 0.0
+
+
+def recovery(progress: Progress, time_s: float, before: float) -> float | None:
+    """Seconds from a kill to the start of the first window after it with 90 % of the speed before; None: not yet."""
+    starts = (start for start, _, rate in windows(progress) if start >= time_s and rate >= BACK * before)
+    start = next(starts, None)
+    return None if start is None else start - time_s
+
+
+def fallen(progress: Progress, names: Sequence[str]) -> list[str]:
+    """Counters that were ever less than before."""
+    pairs = list(itertools.pairwise(progress))
+    return [name for name in names if any(later[name] < earlier[name] for earlier, later in pairs)]
+
+
+def lost_updates(progress: Progress) -> int:
+    """The most that the counter of updates ever fell back by."""
+    highest, lost = 0, 0
+    for line in progress:
+        lost = max(lost, highest - line["updates"])
+        highest = max(highest, line["updates"])
+    return lost

@@ -1,0 +1,73 @@
+"""What the chaos script concludes from a run's progress."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.chaos_report import Kill, Report, fallen, lost_updates, recovery, speed_before
+
+GOOD = Report(
+    kills=[Kill("actor", 100.0, 50.0, 4.0), Kill("node", 150.0, 50.0, 20.0), Kill("learner", 200.0, 50.0, 9.0)],
+    restarts=5,
+    told_on_terminal=5,
+    told_in_log=5,
+    samples_per_insert=3.98,
+    samples_per_insert_setting=4.0,
+    lost_updates=200,
+    updates_in_an_interval=600,
+    fallen_counters=[],
+    memory_mib=(2_000.0, 2_050.0),
+)
+
+
+def lines(rates: list[float]) -> list[dict[str, Any]]:
+    """Progress every five seconds at so many env steps per second."""
+    steps, made = 0.0, [{"time_s": 0.0, "env_steps": 0.0, "updates": 0, "episodes": 0}]
+    for i, rate in enumerate(rates, 1):
+        steps += 5 * rate
+        made.append({"time_s": 5.0 * i, "env_steps": steps, "updates": i, "episodes": i})
+    return made
+
+
+def test_a_recovery_is_the_start_of_the_first_window_with_nine_tenths_of_the_speed() -> None:
+    progress = lines([100] * 12 + [100, 0, 20, 85, 95, 100, 100])  # killed within the thirteenth line's time
+    assert speed_before(progress, 62.0) == 100
+    assert recovery(progress, 62.0, 100.0) == pytest.approx(75.0 - 62.0)  # 85 and 95 make 90
+    assert recovery(progress[:16], 62.0, 100.0) is None
+
+
+def test_a_window_that_began_before_the_kill_does_not_count() -> None:
+    assert recovery(lines([100] * 8), 33.0, 100.0) is None
+
+
+def test_counters_that_fall_are_found() -> None:
+    progress = [{"updates": 10, "episodes": 3}, {"updates": 6, "episodes": 3}, {"updates": 8, "episodes": 4}]
+    assert fallen(progress, ("updates", "episodes")) == ["updates"]
+    assert lost_updates(progress) == 4
+
+
+def test_a_run_that_kept_every_promise_has_no_misses() -> None:
+    assert GOOD.misses() == []
+    assert GOOD.to_json()["median_recovery_s"] == 9.0
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"kills": [*GOOD.kills, Kill("actor", 250.0, 50.0, None)]},
+        {"kills": [Kill("actor", 100.0, 50.0, 16.0)] * 3},
+        {"kills": [*GOOD.kills, Kill("actor", 250.0, 50.0, 46.0)]},
+        {"restarts": 2, "told_on_terminal": 2, "told_in_log": 2},
+        {"told_on_terminal": 4},
+        {"told_in_log": 4},
+        {"samples_per_insert": 3.5},
+        {"lost_updates": 601},
+        {"fallen_counters": ["episodes"]},
+        {"memory_mib": (2_000.0, 2_300.0)},
+        {"left_behind": ["/dev/shm/x"]},
+        {"exit_status": 1},
+    ],
+)
+def test_each_broken_promise_is_named(broken: dict[str, Any]) -> None:
+    assert len(replace(GOOD, **broken).misses()) == 1
