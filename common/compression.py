@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Sequence
 from typing import Final
 
-
 import lz4.block
 import numpy as np
 from numpy.typing import NDArray

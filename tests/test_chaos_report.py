@@ -1,5 +1,6 @@
 """What the chaos script concludes from a run's progress."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +22,7 @@ GOOD = Report(
 )
 
 
-def lines(rates: list[float]) -> list[dict[str, Any]]:
+def lines(rates: Sequence[float]) -> list[dict[str, Any]]:
     """Progress every five seconds at so many env steps per second."""
     steps, made = 0.0, [{"time_s": 0.0, "env_steps": 0.0, "updates": 0, "episodes": 0}]
     for i, rate in enumerate(rates, 1):

@@ -233,8 +233,7 @@ def test_a_checkpoint_with_any_byte_changed_is_refused_or_the_same(whole: Path, 
         file.write_bytes(content[:place] + data.draw(st.binary(max_size=3)) + content[place + 1 :])
         try:
             loaded = load_checkpoint(copy)
-        except UserError as error:
-            assert "\n" not in str(error)
+        except UserError:
             return
         before = load_checkpoint(whole)
         assert (loaded.step, loaded.state) == (before.step, before.state)
