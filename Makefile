@@ -24,7 +24,7 @@ missing = $(shell $(PYTHON) scripts/check_platform.py 2>/dev/null || echo 'Pytho
 	install it, or name one with make PYTHON=/path/to/python3.11')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test chaos watch evaluate tensorboard bench bench-scaling bench-peers results reproduce clean need-run
+.PHONY: help setup train test chaos audit watch evaluate tensorboard bench bench-scaling bench-peers results reproduce clean need-run
 
 help: ## List the targets
 	@echo 'make TARGET [ARGS="options passed on"] [RUN=runs/NAME] [PYTHON=python3.11] [TORCH_INDEX=URL]'
@@ -70,6 +70,11 @@ bench-peers: $(INSTALLED_PEERS) ## Measure replay and speed beside other librari
 
 chaos: $(INSTALLED_DEV) ## Kill processes and nodes of a real run at random, about 25 minutes (ARGS: options of tests.chaos, launch.py)
 	$(VENV_PYTHON) -m tests.chaos $(ARGS)
+
+audit: ## Ask for known vulnerabilities of the pinned dependencies; needs PyPI itself, a mirror has no such data
+	@$(PYTHON) -m venv build/audit
+	@build/audit/bin/pip install -qq --disable-pip-version-check pip-audit
+	build/audit/bin/pip-audit -r constraints.txt --no-deps --disable-pip $(ARGS)
 
 results: setup ## Write docs/results.md and its figures anew from the records under docs/results
 	$(VENV_PYTHON) -m benchmarks.learning_results

@@ -39,6 +39,8 @@ def find_address(requested: str | None) -> str | None:
     if source == str(address_file):
         advice = f"if that cluster is gone, remove {address_file}, or give --ray.address local"
     _check_answers(address, source, advice)
+    if not address.startswith("ray://"):
+        _check_token(address)
     return address
 
 
@@ -56,6 +58,43 @@ def prepare_environment(address: str | None) -> None:
         os.environ.pop("RAY_ADDRESS", None)
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def _check_token(address: str) -> None:
+    """Whether the cluster takes us; Ray itself would ask for half a minute, and print a line each time.
+
+    A cluster with token authentication answers no call without its token. Where we have that, Ray is told to send it.
+    """
+    with grpc.insecure_channel(address) as channel:
+        if _is_let_in(channel, None):
+            return
+        where, token = _find_token()
+        if token is None:
+            raise UserError(
+                f"the Ray cluster at {address} asks for its token: put it into RAY_AUTH_TOKEN, or into {where}"
+            )
+        if not _is_let_in(channel, token):
+            raise UserError(f"the Ray cluster at {address} turns us away: the token in {where} is not its own")
+    os.environ["RAY_AUTH_MODE"] = "token"
+
+
+def _is_let_in(channel: grpc.Channel, token: str | None) -> bool:
+    """Whether a call that every Ray answers is not refused for want of a right token."""
+    call = channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")
+    metadata = None if token is None else [("authorization", f"Bearer {token}")]
+    try:
+        call(b"", timeout=_CONNECT_TIMEOUT_S, metadata=metadata)
+    except grpc.RpcError as error:
+        return bool(error.code() != grpc.StatusCode.UNAUTHENTICATED)
+    return True
+
+
+def _find_token() -> tuple[str, str | None]:
+    """Where Ray looks for a token first, and the token there."""
+    if token := os.environ.get("RAY_AUTH_TOKEN"):
+        return "RAY_AUTH_TOKEN", token.strip()
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    return str(path), _read(path) or None
 
 
 def _address_file() -> Path:

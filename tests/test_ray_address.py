@@ -93,3 +93,63 @@ def test_each_private_ray_has_a_secret_of_its_own(monkeypatch: pytest.MonkeyPatc
         secrets.append(os.environ["RAY_AUTH_TOKEN"])
     assert secrets[0] != secrets[1]
     assert len(secrets[0]) == 64
+
+
+class _Guarded(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
+    """Answers calls with the token alone, as a Ray with token authentication does; `test_launch.py` asks a real one."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        right = ("authorization", f"Bearer {TOKEN}") in handler_call_details.invocation_metadata
+
+        def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+            if not right:
+                context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
+            return b""
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+TOKEN = "t" * 64
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    with ThreadPoolExecutor(max_workers=1) as threads:
+        server = grpc.server(threads, handlers=[_Guarded()])
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        yield f"127.0.0.1:{port}"
+        server.stop(None).wait()
+
+
+def test_a_cluster_that_asks_for_a_token_turns_us_away_without_it(guarded: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"asks for its token: put it into RAY_AUTH_TOKEN, or into {tmp_path}/.ray/"):
+        find_address(guarded)
+
+
+def test_another_clusters_token_is_refused_by_the_name_of_its_place(
+    guarded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "u" * 64)
+    with pytest.raises(UserError, match="the token in RAY_AUTH_TOKEN is not its own"):
+        find_address(guarded)
+
+
+@pytest.mark.parametrize("place", ["RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "home"])
+def test_the_right_token_is_found_where_ray_looks_and_sent(
+    place: str, guarded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if place == "RAY_AUTH_TOKEN":
+        monkeypatch.setenv(place, TOKEN)
+    else:
+        path = tmp_path / (".ray/auth_token" if place == "home" else "token")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(TOKEN + "\n")
+        if place != "home":
+            monkeypatch.setenv(place, str(path))
+    assert find_address(guarded) == guarded
+    assert os.environ["RAY_AUTH_MODE"] == "token"
