@@ -58,10 +58,10 @@ class AgentConfig:
     is 0.9; 0: off."""
     munchausen_temperature: float = 0.03
     """Temperature of the policy in them, in units of scaled reward."""
-    target_epsilon: float = 0.0
+    target_epsilon: float = 0.02
     """Random actions per step of the policy whose value the targets are, as in Expected Sarsa (van Seijen et al.,
     2009), so that it learns to keep away from places where one such action is fatal; 0: the greedy policy."""
-    target_epsilon_updates: int = 40_000
+    target_epsilon_updates: int = 1
     """Updates over which `target_epsilon` is reached, linearly from 0: caution is for those who know the way."""
     dueling: bool = False
     """Dueling value and advantage streams (Wang et al., 2016)."""
@@ -69,7 +69,7 @@ class AgentConfig:
     """Convolutions and hidden layer: of Mnih et al., 2015, or those of 2013, with a third of the arithmetic."""
     layer_norm: bool = True
     """Layer normalisation (Ba et al., 2016) before every ReLU of an image network, as in PQN (Gallici et al., 2025)."""
-    quantiles: int = 1
+    quantiles: int = 32
     """Quantiles of each action's distribution of returns (QR-DQN, Dabney et al., 2018; 32 to 200 are usual), by the
     quantile Huber loss with kappa = `learner.huber_delta`; 1: Q-values."""
     flag_reward: float = 75.0
@@ -93,9 +93,9 @@ class ActorsConfig:
     """Arithmetic of all layers but the last; "auto" takes bfloat16 where the processor computes in it."""
     exploration: Literal["ladder", "schedule"] = "ladder"
     """Epsilon per environment by Ape-X's ladder, or one decaying schedule for all."""
-    epsilon: float = 0.4
+    epsilon: float = 0.3
     """Ladder: environment i of N explores with epsilon ** (1 + epsilon_alpha * i / (N - 1))."""
-    epsilon_alpha: float = 7.0
+    epsilon_alpha: float = 2.0
     """Ladder: its exponent."""
     epsilon_start: float = 1.0
     """Schedule: epsilon before the first update."""
@@ -148,7 +148,7 @@ class LearnerConfig:
     """Updates until the step size is at its final value."""
     adam_epsilon: float = 1e-6
     """Adam's denominator offset."""
-    huber_delta: float = 10.0
+    huber_delta: float = 1.0
     """Absolute TD error at which the loss turns from quadratic to linear; where most errors are above it, Q-values tend
     to medians, to which a death that comes less often than not is nothing."""
     max_grad_norm: float | None = 40.0

@@ -33,6 +33,8 @@ _TUTORIAL_AGENT = AgentConfig(
     watkins=False,
     double=True,
     munchausen=0.0,
+    target_epsilon=0.0,
+    quantiles=1,
     dueling=False,
     network="nature",
     layer_norm=False,
@@ -92,9 +94,11 @@ PRESETS: dict[str, Config] = {
     "peers": Config(
         env=EnvConfig(noop_max=0, show_buttons=False),
         agent=_TUTORIAL_AGENT,
-        actors=ActorsConfig(saved_starts=0.0),
+        actors=ActorsConfig(epsilon=0.4, epsilon_alpha=7.0, saved_starts=0.0),
         replay=ReplayConfig(capacity=20_000, min_size=1_000, samples_per_insert=8.0),
-        learner=LearnerConfig(batch_size=32, learning_rate=2.5e-4, learning_rate_final=None, average_decay=0.0),
+        learner=LearnerConfig(
+            batch_size=32, learning_rate=2.5e-4, learning_rate_final=None, average_decay=0.0, huber_delta=10.0
+        ),
         eval=EvalConfig(enabled=False),
     ),
     # The article's 3x3 grid: no ROM, and the quickest check of the whole system. One-step targets on a grid without
@@ -102,7 +106,15 @@ PRESETS: dict[str, Config] = {
     "gridworld": Config(
         env=EnvConfig(name="gridworld", show_buttons=False),
         agent=AgentConfig(
-            gamma=0.9, n_step=1, watkins=False, munchausen=0.0, layer_norm=False, flag_reward=0.0, reward_scale=1.0
+            gamma=0.9,
+            n_step=1,
+            watkins=False,
+            munchausen=0.0,
+            target_epsilon=0.0,
+            quantiles=1,
+            layer_norm=False,
+            flag_reward=0.0,
+            reward_scale=1.0,
         ),
         actors=ActorsConfig(
             count=2,

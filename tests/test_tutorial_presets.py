@@ -22,6 +22,8 @@ SHARED = {
     "agent.double": True,
     "agent.dueling": False,
     "agent.munchausen": 0.0,
+    "agent.target_epsilon": 0.0,
+    "agent.quantiles": 1,
     "agent.watkins": False,
     "agent.network": "nature",
     "agent.layer_norm": False,
