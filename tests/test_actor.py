@@ -47,7 +47,13 @@ def _actor(
     return build_actor(
         env=EnvConfig(name="gridworld", max_steps=max_steps),
         agent=AgentConfig(
-            gamma=0.9, n_step=3, watkins=False, reward_scale=1.0, flag_reward=flag_reward, death_reward=death_reward
+            gamma=0.9,
+            n_step=3,
+            watkins=False,
+            quantiles=1,
+            reward_scale=1.0,
+            flag_reward=flag_reward,
+            death_reward=death_reward,
         ),
         actors=actors,
         index=index,

@@ -7,7 +7,7 @@ import pytest
 
 from actors.environment import environment_spec
 from actors.remote import EvaluationReport
-from common.config import Config, EnvConfig
+from common.config import AgentConfig, Config, EnvConfig
 from common.networks import build_network, flatten
 from common.policy import load_policy
 from common.types import Episode
@@ -15,7 +15,7 @@ from driver.counters import Counters
 from driver.evaluations import BestPolicy, Score, describe
 from driver.run_directory import RunDirectory
 
-CONFIG = Config(env=EnvConfig(name="gridworld"))
+CONFIG = Config(env=EnvConfig(name="gridworld"), agent=AgentConfig(quantiles=1))
 SPEC = environment_spec(name="gridworld")
 
 

@@ -56,6 +56,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_actors_appear_on_a_node_that_joins_and_leave_with_one_that_goes(cluster: Cluster, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start(run, *GRID, "--actors.count", "auto", "--ray.address", cluster.address)

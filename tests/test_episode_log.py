@@ -216,7 +216,7 @@ def test_updates_from_before_an_actor_joined_are_not_of_its_episodes() -> None:
     network = build_network(environment_spec(name="gridworld"), False, 0)
     actor = build_actor(
         env=env,
-        agent=AgentConfig(),
+        agent=AgentConfig(quantiles=1),
         actors=actors,
         index=0,
         count=1,
@@ -247,7 +247,7 @@ def test_a_run_writes_a_row_per_episode_and_its_continuation_goes_on(tmp_path: P
     assert first_session[0]["Loss"] == ""
     trained = [float(row["Loss"]) for row in first_session if row["Loss"]]
     assert trained
-    assert all(0 < loss < 10 for loss in trained)
+    assert all(loss > 0 for loss in trained)
     assert (run / "mario.log").stat().st_size > 0
     assert not (run / "run.log").exists()
 

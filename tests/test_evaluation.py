@@ -252,7 +252,7 @@ def test_a_policy_is_played_on_for_as_long_as_it_may_be_the_best(
 @pytest.mark.parametrize(("best", "expected"), [(0.0, 25), (1.0, 10)])
 def test_a_runs_evaluator_plays_on_up_to_its_limit_where_the_policy_may_be_the_best(best: float, expected: int) -> None:
     settings = EvalConfig(episodes=10, max_episodes=25, epsilon=1.0, video=False)
-    agent = AgentConfig()
+    agent = AgentConfig(quantiles=1)
     evaluator = RemoteEvaluator(env=EnvConfig(name="gridworld"), agent=agent, evaluation=settings, seed=0)
     spec = environment_spec(name="gridworld")
     evaluator.begin_with(flatten(build_network(spec, agent.dueling, 0)), 5, best)
@@ -266,7 +266,9 @@ def test_a_runs_evaluator_plays_on_up_to_its_limit_where_the_policy_may_be_the_b
 def test_an_evaluation_goes_on_also_where_a_slice_ends_with_an_episode(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slice of one step each: every episode ends with its slice."""
     settings = EvalConfig(episodes=3, max_episodes=9, epsilon=1.0, video=False)
-    evaluator = RemoteEvaluator(env=EnvConfig(name="gridworld"), agent=AgentConfig(), evaluation=settings, seed=0)
+    evaluator = RemoteEvaluator(
+        env=EnvConfig(name="gridworld"), agent=AgentConfig(quantiles=1), evaluation=settings, seed=0
+    )
     evaluator.begin_with(flatten(build_network(environment_spec(name="gridworld"), False, 0)), 5, 0.0)
     ticks = itertools.count()
     monkeypatch.setattr("actors.remote.time.monotonic", lambda: float(next(ticks)))

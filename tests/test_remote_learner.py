@@ -124,7 +124,8 @@ def test_it_trains_reports_and_publishes(learner: Any) -> None:
     assert report.version == 2  # broadcast after the 2nd and the 4th update
     version, updates, (reference,) = ray.get(learner.weights.remote(0), timeout=30)
     assert (version, updates) == (2, 4)
-    fresh = flatten(build_network(SPEC, False, 0, AgentConfig().network, AgentConfig().layer_norm))
+    agent = AgentConfig()
+    fresh = flatten(build_network(SPEC, False, 0, agent.network, agent.layer_norm, agent.quantiles))
     assert ray.get(reference, timeout=30).shape == fresh.shape
     assert run(learner, 3).total_updates == 8
 

@@ -98,6 +98,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, capsys: pytest.Captur
     assert "is no results file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_real_system_is_measured_and_known_sizes_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "scaling.json"
     known = measured(1, 1, cpu_per_actor=0.1)
