@@ -90,6 +90,7 @@ def test_a_resumed_run_goes_on_with_the_replays_contents_if_they_were_kept(kept:
     assert resumed["samples_per_insert"] == pytest.approx(2, rel=0.2)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_with_a_line_and_an_earlier_one_can_be_chosen(tmp_path: Path) -> None:
     run = tmp_path / "run"
     status, _, err = finish(start(run, *GRID, "--checkpoint.interval-updates", "100", "--max-updates", "900"))
@@ -177,6 +178,7 @@ def test_other_dead_roles_are_replaced_too_and_training_goes_on(
     assert counters["replay_samples"] >= 0.9 * max(line["samples"] for line in progress(run))
 
 
+@pytest.mark.slow
 def test_a_learner_that_dies_before_the_first_checkpoint_begins_afresh(tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start(run, *GRID)
