@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import ray
-import torch
 from ray.exceptions import RayError
 
 from common.errors import UserError
 from common.policy import load_tensors
+from learner.checkpoint import torch_bytes
 
 _FILE = "actors.pt"
 _TIMEOUT_S = 20.0
@@ -35,7 +35,7 @@ def actor_states_writer(actors: Mapping[int, Any]) -> dict[str, Callable[[Binary
                 states[references[reference]] = ray.get(reference)
             except RayError:
                 continue
-        torch.save(states, file)
+        file.write(torch_bytes(states))
 
     return {_FILE: write}
 

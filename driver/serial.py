@@ -16,7 +16,7 @@ from common.policy import load_tensors
 from common.seeding import role_seed
 from common.types import Chunk, Episode, Weights
 from driver.plan import build_limiter
-from learner.checkpoint import load_checkpoint, save_checkpoint
+from learner.checkpoint import load_checkpoint, save_checkpoint, torch_bytes
 from learner.factory import build_learner
 from learner.learner import Learner
 from replay.client import LocalReplay
@@ -122,7 +122,7 @@ class SerialRun:
             spec=self._spec,
             metadata={},
             state=state,
-            extra={**files, _ACTOR_FILE: functools.partial(torch.save, actor)},
+            extra={**files, _ACTOR_FILE: functools.partial(_write_tensors, actor)},
         )
 
     def load(self, path: Path) -> None:
@@ -167,3 +167,7 @@ def _replay_file(index: int) -> str:
 def _write(snapshot: ShardSnapshot, file: BinaryIO) -> None:
     for piece in pieces(snapshot):
         file.write(piece)
+
+
+def _write_tensors(value: object, file: BinaryIO) -> None:
+    file.write(torch_bytes(value))

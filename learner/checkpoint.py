@@ -195,14 +195,14 @@ def _write_files(
 ) -> None:
     save_weights(folder / "policy.pt", learner.get("average", learner["online"]), spec, metadata)
     for name in ("online", "target", "optimizer") if "average" in learner else ("target", "optimizer"):
-        _write_bytes(folder / f"{name}.pt", _torch_bytes(learner[name]))
+        _write_bytes(folder / f"{name}.pt", torch_bytes(learner[name]))
     _write_bytes(folder / "state.json", json.dumps(state, indent=2).encode())
     for name, write in extra.items():
         write_synced(folder / name, write)
 
 
-def _torch_bytes(value: object) -> bytes:
-    """In memory first: torch's own file writer does not report a full disk as OSError."""
+def torch_bytes(value: object) -> bytes:
+    """What `torch.save` writes; in memory, because torch's own file writer does not report a full disk as OSError."""
     buffer = io.BytesIO()
     torch.save(value, buffer)
     return buffer.getvalue()
