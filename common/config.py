@@ -61,8 +61,11 @@ class AgentConfig:
     target_epsilon: float = 0.02
     """Random actions per step of the policy whose value the targets are, as in Expected Sarsa (van Seijen et al.,
     2009), so that it learns to keep away from places where one such action is fatal; 0: the greedy policy."""
-    target_epsilon_updates: int = 1
-    """Updates over which `target_epsilon` is reached, linearly from 0: caution is for those who know the way."""
+    target_epsilon_late: float | None = None
+    """What `target_epsilon` becomes at update `target_epsilon_late_update`; it stays if not given. Much caution slows
+    learning down while the way is not known, and makes a policy that knows it safer."""
+    target_epsilon_late_update: int = 25_000
+    """Updates before `target_epsilon_late` takes the place of `target_epsilon`."""
     dueling: bool = False
     """Dueling value and advantage streams (Wang et al., 2016)."""
     network: Literal["nature", "nips"] = "nips"

@@ -30,3 +30,8 @@ def decayed_epsilon(updates: int, start: float, final: float, decay: float) -> f
 def linear(step: int, *, first: float, last: float, steps: int) -> float:
     """From `first` at step 0 to `last` at `steps`, in a straight line; `last` from then on."""
     return first + (last - first) * min(1.0, step / steps)
+
+
+def step(number: int, *, before: float, after: float, at: int) -> float:
+    """`before` until step `at`, from which on it is `after`."""
+    return before if number < at else after

@@ -49,7 +49,8 @@ def _ranges(config: Config) -> Iterable[tuple[str, float | None, float, float]]:
     yield "--agent.munchausen", agent.munchausen, 0, 1
     yield "--agent.munchausen-temperature", agent.munchausen_temperature, 1e-6, 1e6
     yield "--agent.target-epsilon", agent.target_epsilon, 0, 0.99
-    yield "--agent.target-epsilon-updates", agent.target_epsilon_updates, 1, big
+    yield "--agent.target-epsilon-late", agent.target_epsilon_late, 0, 0.99
+    yield "--agent.target-epsilon-late-update", agent.target_epsilon_late_update, 0, big
     yield "--agent.quantiles", agent.quantiles, 1, 1_024
     yield "--agent.flag-reward", agent.flag_reward, -1e6, 1e6
     yield "--agent.death-reward", agent.death_reward, -1e6, 1e6
@@ -110,7 +111,7 @@ def largest_chunk(config: Config) -> int:
 def _check_combinations(config: Config) -> None:
     replay, batch = config.replay, config.learner.batch_size
     chunk = largest_chunk(config)
-    if config.agent.target_epsilon and not 0 < config.agent.gamma < 1:
+    if (config.agent.target_epsilon or config.agent.target_epsilon_late) and not 0 < config.agent.gamma < 1:
         raise UserError(
             f"--agent.target-epsilon needs a discount below 1 and above 0 to count steps by, not --agent.gamma "
             f"{config.agent.gamma:g}; leave it at 0"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from common.networks import Architecture, build_network, flatten, to_inputs, to_tensor
 from common.precision import Precision, uses_bfloat16
-from common.schedules import linear
+from common.schedules import linear, step
 from common.types import Batch, EnvironmentSpec
 from learner.average import WeightAverage
 from learner.cuda_graph import GraphedStep
@@ -75,8 +75,9 @@ class Learner:
         quantiles: the network's option; above 1 quantile regression takes the place of the Huber loss.
         munchausen: alpha of Munchausen targets, which take the place of (double) DQN's; 0: none.
         munchausen_temperature: their policy's.
-        target_epsilon: exploration of the policy whose value the targets are, at last.
-        target_epsilon_updates: over so many updates it rises to that from 0, linearly.
+        target_epsilon: exploration of the policy whose value the targets are.
+        target_epsilon_late: that from update `target_epsilon_late_update` on; None: it stays.
+        target_epsilon_late_update: see there.
         gamma: discount per step; only for `target_epsilon`.
         learning_rate_final: step size that it decays to linearly; None: it stays.
         learning_rate_decay_updates: updates until then.
@@ -106,7 +107,8 @@ class Learner:
         munchausen: float = 0.0,
         munchausen_temperature: float = 0.03,
         target_epsilon: float = 0.0,
-        target_epsilon_updates: int = 1,
+        target_epsilon_late: float | None = None,
+        target_epsilon_late_update: int = 0,
         gamma: float = 0.99,
         learning_rate_final: float | None = None,
         learning_rate_decay_updates: int = 1,
@@ -119,13 +121,14 @@ class Learner:
         self._target_update_period = target_update_period
         last = learning_rate if learning_rate_final is None else learning_rate_final
         self._learning_rate = partial(linear, first=learning_rate, last=last, steps=learning_rate_decay_updates)
-        self._target_epsilon = partial(linear, first=0.0, last=target_epsilon, steps=target_epsilon_updates)
+        late = target_epsilon if target_epsilon_late is None else target_epsilon_late
+        self._target_epsilon = partial(step, before=target_epsilon, after=late, at=target_epsilon_late_update)
         self._step = UpdateStep(
             build_network(spec, dueling, seed, architecture, layer_norm, quantiles).to(self.device),
             double=double,
             munchausen=munchausen,
             munchausen_temperature=munchausen_temperature,
-            expects_exploration=target_epsilon > 0,
+            expects_exploration=target_epsilon > 0 or late > 0,
             gamma=gamma,
             learning_rate=learning_rate,
             adam_epsilon=adam_epsilon,

@@ -353,14 +353,16 @@ def test_munchausen_targets_take_the_target_networks_values_of_both_states() -> 
     np.testing.assert_allclose(learner.update(batch).td_error, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_targets_value_the_policy_that_explores() -> None:
-    learner = make_learner(target_epsilon=0.6, target_epsilon_updates=40, gamma=0.9, learning_rate=0.05)
-    train(learner, 20)  # so that online and target network differ, and half of the exploration is reached
+@pytest.mark.parametrize(("late_update", "epsilon_of_a_step"), [(21, 0.3), (20, 0.5), (1, 0.5)])
+def test_targets_value_the_policy_that_explores(late_update: int, epsilon_of_a_step: float) -> None:
+    late = {"target_epsilon_late": 0.5, "target_epsilon_late_update": late_update}
+    learner = make_learner(target_epsilon=0.3, **late, gamma=0.9, learning_rate=0.05)
+    train(learner, 20)  # so that online and target network differ
     state, batch = learner.state_dict(), random_batch(VECTOR_SPEC, seed=99, size=64)
     q_tm1 = q_values(network_of(state["online"]), batch.stack(batch.s_tm1))
     q_t = q_values(network_of(state["target"]), batch.stack(batch.s_t))
     choice = q_values(network_of(state["online"]), batch.stack(batch.s_t)).argmax(axis=1)
-    epsilon = 1 - 0.7 ** (np.log(np.maximum(batch.discount_t, 1e-9)) / np.log(0.9))
+    epsilon = 1 - (1 - epsilon_of_a_step) ** (np.log(np.maximum(batch.discount_t, 1e-9)) / np.log(0.9))
     value = (1 - epsilon) * q_t[np.arange(64), choice] + epsilon * q_t.mean(axis=1)
     expected = batch.r_t + batch.discount_t * value - q_tm1[np.arange(64), batch.a_tm1]
     np.testing.assert_allclose(learner.update(batch).td_error, expected, rtol=1e-4, atol=1e-5)
