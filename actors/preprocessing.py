@@ -12,14 +12,14 @@ import numpy as np
 from nes_py.wrappers import JoypadSpace
 from numpy.typing import NDArray
 
+from common.types import BUTTON_PIXELS
+
 FRAME_SHAPE: Final = (84, 84)
 SCREEN_ROWS: Final = slice(39, 223)
 """The rows of the screen, of 240, that reach the network: the resized rows 18 … 101 cover 39.3 … 222.5."""
 
 _RED, _GREEN, _BLUE = np.float32(0.299), np.float32(0.587), np.float32(0.114)
 
-BUTTON_PIXELS: Final = 4
-"""Side of the square that shows one button; the first layer's filters move on by as much."""
 _SHOWN_BUTTONS: Final = ("A", "B", "up", "down", "left", "right")
 
 # 240 x 256 pixels become 110 x 84, 24 rows 11: the first 24 rows do not matter to the rows kept, and can be left out

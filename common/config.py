@@ -156,6 +156,9 @@ class LearnerConfig:
     to medians, to which a death that comes less often than not is nothing."""
     max_grad_norm: float | None = 40.0
     """Global gradient norm above which gradients are scaled down; none: no clipping."""
+    random_shift: int = 0
+    """Pixels by which each state's picture is moved at most, up, down and aside, before it is trained on (DrQ,
+    Kostrikov et al., 2021, has 4); 0: off."""
     average_decay: float = 0.999
     """Decay per update of a moving average of the weights (Polyak & Juditsky, 1992), which evaluations then play and
     policy files hold; actors and targets have the online network's; 0: off."""

@@ -45,6 +45,7 @@ _TUTORIAL_LEARNER = LearnerConfig(
     batch_size=32,
     learning_rate=2.5e-4,
     learning_rate_final=None,
+    random_shift=0,
     average_decay=0.0,
     adam_epsilon=1e-8,
     huber_delta=1.0,

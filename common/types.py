@@ -5,10 +5,13 @@ Time is in the name, as in dqn_zoo: a transition is `s_tm1, a_tm1, r_t, discount
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+BUTTON_PIXELS: Final = 4
+"""Side of the square that shows one button at the upper edge of a frame; the first layer's filters move by as much."""
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,7 @@ def _ranges(config: Config) -> Iterable[tuple[str, float | None, float, float]]:
     yield "--learner.adam-epsilon", learner.adam_epsilon, 1e-16, 1
     yield "--learner.huber-delta", learner.huber_delta, 1e-9, 1e9
     yield "--learner.max-grad-norm", learner.max_grad_norm, 1e-9, 1e9
+    yield "--learner.random-shift", learner.random_shift, 0, 32
     yield "--learner.average-decay", learner.average_decay, 0, 0.999_999
     yield "--learner.target-update-period", learner.target_update_period, 1, big
     yield "--learner.broadcast-period", learner.broadcast_period, 1, big
@@ -116,6 +117,8 @@ def _check_combinations(config: Config) -> None:
             f"--agent.target-epsilon needs a discount below 1 and above 0 to count steps by, not --agent.gamma "
             f"{config.agent.gamma:g}; leave it at 0"
         )
+    if config.learner.random_shift and config.env.name == "gridworld":
+        raise UserError("--learner.random-shift moves pictures, and the gridworld has none; leave it at 0")
     if replay.min_size > replay.capacity:
         raise UserError(
             f"--replay.min-size {replay.min_size} exceeds --replay.capacity {replay.capacity}: "

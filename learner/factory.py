@@ -31,6 +31,7 @@ def build_learner(
         learning_rate=learner.learning_rate,
         learning_rate_final=learner.learning_rate_final,
         learning_rate_decay_updates=learner.learning_rate_decay_updates,
+        random_shift=learner.random_shift,
         average_decay=learner.average_decay,
         adam_epsilon=learner.adam_epsilon,
         huber_delta=learner.huber_delta,

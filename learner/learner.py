@@ -1,7 +1,7 @@
 """The learner's core: one update at a time. It knows nothing of Ray, replay or files."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from common.networks import Architecture, build_network, flatten, to_inputs, to_
 from common.precision import Precision, uses_bfloat16
 from common.schedules import linear, step
 from common.types import Batch, EnvironmentSpec
+from learner.augmentation import draw_shifts, shift
 from learner.average import WeightAverage
 from learner.cuda_graph import GraphedStep
 from learner.device import resolve_device
@@ -81,6 +82,7 @@ class Learner:
         gamma: discount per step; only for `target_epsilon`.
         learning_rate_final: step size that it decays to linearly; None: it stays.
         learning_rate_decay_updates: updates until then.
+        random_shift: pixels by which states, which are pictures then, are moved at most (`learner.augmentation`).
         average_decay: of the moving average of the weights that is the policy; 0: the policy is the online network.
 
     Raises:
@@ -112,11 +114,15 @@ class Learner:
         gamma: float = 0.99,
         learning_rate_final: float | None = None,
         learning_rate_decay_updates: int = 1,
+        random_shift: int = 0,
         average_decay: float = 0.0,
     ) -> None:
         self.device = resolve_device(device)
         self.bfloat16 = uses_bfloat16(precision, self.device)
         self.updates = 0
+        self._prepared = 0  # batches, by whose number and the seed shifts are drawn: a resumed run's are the same
+        self._shift_seed = seed
+        self._random_shift = random_shift
         self._on_gpu = self.device.type == "cuda"
         self._target_update_period = target_update_period
         last = learning_rate if learning_rate_final is None else learning_rate_final
@@ -165,7 +171,7 @@ class Learner:
         """
         with torch.cuda.stream(self._copies):  # of no effect on a CPU, where it is None
             frames = to_tensor(batch.frames, self.device)
-            s_tm1, s_t = (self._stack(frames, rows) for rows in (batch.s_tm1, batch.s_t))
+            s_tm1, s_t = self._stack(frames, batch)
             rest = (batch.a_tm1, batch.r_t, batch.discount_t, batch.weight)
             inputs = UpdateInputs(s_tm1, s_t, *(to_tensor(array, self.device) for array in rest))
             if self._copies is not None:
@@ -240,12 +246,18 @@ class Learner:
         if self._average:
             self._average.network.load_state_dict(state.get("average", state["online"]))
         self._graphed = self._make_graph()  # a captured graph would go on with Adam's old state
-        self.updates = state["updates"]
+        self.updates = self._prepared = state["updates"]
 
-    def _stack(self, frames: Tensor, rows: NDArray[np.int32]) -> Tensor:
-        """The networks' inputs from frames [M, *F] and the states' rows [B, S] among them."""
-        states = frames.index_select(0, to_tensor(rows, self.device).flatten())
-        return to_inputs(states.view(*rows.shape, *frames.shape[1:]), self._step.dtype)
+    def _stack(self, frames: Tensor, batch: Batch) -> Iterator[Tensor]:
+        """The networks' inputs for a batch's s_tm1 and s_t from its frames [M, *F]."""
+        rng = np.random.default_rng((self._shift_seed, self._prepared)) if self._random_shift else None
+        self._prepared += 1
+        for rows in (batch.s_tm1, batch.s_t):
+            states = frames.index_select(0, to_tensor(rows, self.device).flatten())
+            states = states.view(*rows.shape, *frames.shape[1:])
+            if rng is not None:
+                states = shift(states, draw_shifts(rng, len(rows), self._random_shift))
+            yield to_inputs(states, self._step.dtype)
 
     def _make_graph(self) -> GraphedStep | None:
         return GraphedStep(self._step) if self._on_gpu else None

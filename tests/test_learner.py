@@ -355,7 +355,7 @@ def test_munchausen_targets_take_the_target_networks_values_of_both_states() -> 
 
 @pytest.mark.parametrize(("late_update", "epsilon_of_a_step"), [(21, 0.3), (20, 0.5), (1, 0.5)])
 def test_targets_value_the_policy_that_explores(late_update: int, epsilon_of_a_step: float) -> None:
-    late = {"target_epsilon_late": 0.5, "target_epsilon_late_update": late_update}
+    late: dict[str, Any] = {"target_epsilon_late": 0.5, "target_epsilon_late_update": late_update}
     learner = make_learner(target_epsilon=0.3, **late, gamma=0.9, learning_rate=0.05)
     train(learner, 20)  # so that online and target network differ
     state, batch = learner.state_dict(), random_batch(VECTOR_SPEC, seed=99, size=64)
