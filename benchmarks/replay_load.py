@@ -15,7 +15,9 @@ from benchmarks.processes import Memory, cpu_seconds, resident_memory
 from benchmarks.replay_frames import spec
 from common.types import Chunk, ShardStats
 from replay.rate_limiter import RateLimiter, minimum_error_buffer
-from replay.remote import RemoteReplayReader, RemoteReplayWriter, ShardHandle, start_shard
+from replay.remote import ShardHandle, start_shard
+from replay.remote_reader import RemoteReplayReader
+from replay.remote_writer import RemoteReplayWriter
 
 APEX_INSERTS_PER_S: Final = 12_500
 APEX_SAMPLES_PER_S: Final = 9_700

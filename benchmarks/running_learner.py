@@ -40,7 +40,7 @@ from driver.provenance import describe_commit
 from driver.ray_session import ray_session
 from driver.roles import Roles
 from learner.factory import build_learner
-from replay.remote import RemoteReplayReader
+from replay.remote_reader import RemoteReplayReader
 
 _BATCH_SIZES = [32, 64, 512]
 _QUICK_BATCH_SIZES = [64]

@@ -9,7 +9,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from common.errors import first_line
-from replay.snapshot import pieces_of_file
+from replay.snapshot import file_name, pieces_of_file
 
 _SHARD_TIMEOUT_S = 60.0
 
@@ -25,7 +25,13 @@ def replay_writers(shards: Sequence[Any]) -> dict[str, Callable[[BinaryIO], None
         ReplayNotSavedError: a shard is gone or hangs; the writers raise it as well.
     """
     _ask([shard.begin_snapshot.remote() for shard in shards])
-    return {_name(index): functools.partial(_write, shard) for index, shard in enumerate(shards)}
+    return {file_name(index): functools.partial(_write, shard) for index, shard in enumerate(shards)}
+
+
+def forget_snapshots(shards: Sequence[Any]) -> None:
+    """To be called when nobody reads the shards' snapshots any more, so that they do not keep what is evicted."""
+    for shard in shards:
+        shard.forget_snapshot.remote()
 
 
 def restore_replay(shards: Sequence[Any], files: Mapping[str, Path]) -> str | None:
@@ -49,7 +55,10 @@ def restore_shard(index: int, count: int, shard: Any, files: Mapping[str, Path])
         return "the checkpoint holds no replay"
     if len(found) != count:
         return f"the checkpoint's replay has another number of shards, {len(found)}"
-    return _restore(shard, files[_name(index)])
+    reason = _restore(shard, files[file_name(index)])
+    if reason is not None:
+        forget_snapshots([shard])
+    return reason
 
 
 def _write(shard: Any, file: BinaryIO) -> None:
@@ -77,7 +86,3 @@ def _ask(reference: Any) -> Any:
         return ray.get(reference, timeout=_SHARD_TIMEOUT_S)
     except RayError as error:
         raise ReplayNotSavedError(f"a replay shard does not answer ({type(error).__name__})") from error
-
-
-def _name(index: int) -> str:
-    return f"replay-{index}.bin"

@@ -12,7 +12,9 @@ from common.seeding import role_seed
 from common.types import EnvironmentSpec
 from driver.plan import Plan, build_limiter
 from learner.remote import RemoteLearner
-from replay.remote import RemoteReplayReader, RemoteReplayWriter, start_shard
+from replay.remote import start_shard
+from replay.remote_reader import RemoteReplayReader
+from replay.remote_writer import RemoteReplayWriter
 
 
 def _process(role: type, **options: Any) -> Any:

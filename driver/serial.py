@@ -21,7 +21,7 @@ from learner.factory import build_learner
 from learner.learner import Learner
 from replay.client import LocalReplay
 from replay.shard import ReplayShard
-from replay.snapshot import ShardSnapshot, pieces, read_snapshot
+from replay.snapshot import file_name, read_snapshot, write_snapshot
 
 _ACTOR_FILE = "actor-0.pt"
 
@@ -115,7 +115,9 @@ class SerialRun:
         actor = self._actor.state_dict(whole=True)
         actor["latest"] = {"version": latest.version, "updates": latest.updates, "flat": torch.from_numpy(latest.flat)}
         state = {"env_steps": self.env_steps, "turns": self._replay.turns}
-        files = {_replay_file(i): functools.partial(_write, shard.snapshot()) for i, shard in enumerate(self.shards)}
+        files = {
+            file_name(i): functools.partial(write_snapshot, shard.snapshot()) for i, shard in enumerate(self.shards)
+        }
         return save_checkpoint(
             root,
             self.learner.state_dict(),
@@ -135,7 +137,7 @@ class SerialRun:
         try:
             actor: Any = load_tensors(data.extra[_ACTOR_FILE])
             for index, shard in enumerate(self.shards):
-                shard.restore(read_snapshot(io.BytesIO(data.extra[_replay_file(index)].read_bytes())))
+                shard.restore(read_snapshot(io.BytesIO(data.extra[file_name(index)].read_bytes())))
             self.learner.load_state_dict(data.learner)
             latest = actor["latest"]
             self._broadcast.latest = Weights(int(latest["version"]), int(latest["updates"]), latest["flat"].numpy())
@@ -158,15 +160,6 @@ class SerialRun:
         self._replay.update_priorities(batch, result.td_error)
         if self.learner.updates % self._broadcast_period == 0:
             self._broadcast.publish()
-
-
-def _replay_file(index: int) -> str:
-    return f"replay-{index}.bin"
-
-
-def _write(snapshot: ShardSnapshot, file: BinaryIO) -> None:
-    for piece in pieces(snapshot):
-        file.write(piece)
 
 
 def _write_tensors(value: object, file: BinaryIO) -> None:

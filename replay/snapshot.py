@@ -73,6 +73,16 @@ class ShardSnapshot(NamedTuple):
     frames: Sequence[bytes]
 
 
+def file_name(shard: int) -> str:
+    """What a shard's file in a checkpoint is called."""
+    return f"replay-{shard}.bin"
+
+
+def write_snapshot(snapshot: ShardSnapshot, file: BinaryIO) -> None:
+    """Writes the stream to a file."""
+    file.writelines(pieces(snapshot))
+
+
 def pieces(snapshot: ShardSnapshot) -> Iterator[bytes]:
     """The stream, some megabytes at a time."""
     yield _head(snapshot)

@@ -41,7 +41,7 @@ def module_name(path: Path) -> str:
 
 def is_shell(module: str) -> bool:
     """Whether a module is a role's Ray shell."""
-    return module.endswith(".remote")
+    return module.split(".")[-1].startswith("remote")
 
 
 def may_import_ray(module: str) -> bool:
@@ -77,8 +77,8 @@ def violations(module: str, source: str, package: str) -> list[str]:
         if first in OURS and first not in MAY_IMPORT[top]:
             wrong.append(f"{module} imports {name}: {top} may import only {sorted(MAY_IMPORT[top])} of ours")
         if first == "ray" and not may_import_ray(module):
-            wrong.append(f"{module} imports ray, which only */remote.py, driver/ and launch.py may")
-        if first in OURS and "remote" in name.split(".") and not may_import_ray(module):
+            wrong.append(f"{module} imports ray, which only */remote*.py, driver/ and launch.py may")
+        if first in OURS and any(map(is_shell, name.split("."))) and not may_import_ray(module):
             wrong.append(f"{module} imports {name}, a Ray shell")
     return wrong
 

@@ -5,10 +5,12 @@ import io
 import logging
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,12 @@ from ray._private.internal_api import memory_summary
 from ray.exceptions import RayActorError, RayTaskError
 
 from common.types import Batch, Chunk, EnvironmentSpec, ShardSample, ShardStats
-from driver.replay_files import ReplayNotSavedError, replay_writers, restore_replay
+from driver.replay_files import ReplayNotSavedError, forget_snapshots, replay_writers, restore_replay
+from replay import remote_reader
 from replay.rate_limiter import RateLimiter
-from replay.remote import RemoteReplayReader, RemoteReplayWriter, ShardHandle, start_shard
+from replay.remote import ShardHandle, start_shard
+from replay.remote_reader import RemoteReplayReader
+from replay.remote_writer import RemoteReplayWriter
 from replay.shard import SEQUENCE_BITS
 from tests.replay_chunks import GAMMA, episode_chunks, open_limiter, plain_chunk, random_frames, reference_state
 
@@ -47,6 +52,12 @@ def local_ray() -> Iterator[None]:
     yield
     ray.shutdown()
     shutil.rmtree(folder)
+
+
+@pytest.fixture(autouse=True)
+def _little_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine every shard is late now and then, and tests of equal shares would wait for its rest to end."""
+    monkeypatch.setattr(remote_reader, "_REST", 0.1)
 
 
 def objects_in_store() -> int:
@@ -394,24 +405,101 @@ def test_a_dead_shard_is_left_out_until_it_is_replaced(make_shard: MakeShard) ->
     assert set(batch.ids[batch.shard == 1] >> SEQUENCE_BITS) == {1}
 
 
-def test_a_shard_that_was_away_is_used_again_after_set_shards() -> None:
+def test_a_shard_that_was_out_of_reach_is_used_again(make_shard: MakeShard) -> None:
+    """By reader and writer, though nobody tells them of it."""
     shard: Any = ray.remote(RefusingShard).options(num_cpus=0, max_restarts=1).remote()
     ray.get(shard.calls.remote())
     reader = RemoteReplayReader([shard], 16, beta=0.4, prefetch=1)
+    writer = RemoteReplayWriter([shard], max_in_flight=1)
+    writer.push(plain_chunk(SPEC, 10))
     ray.kill(shard, no_restart=False)
-    assert eventually(lambda: reader.next_batch(0.1) is None and not reader._requests)  # its death was noticed
-    assert eventually(lambda: answers(shard), 30)
+    # Their calls fail at once or meet the new process.
+    assert eventually(lambda: reader.next_batch(0.1) is None and not writer.wait_ready(0.1) and answers(shard), 30)
 
-    def requests_seen() -> int:
+    def seen() -> Counter[str]:
         calls: Any = ray.get(shard.calls.remote(), timeout=20)
-        return int(calls["sample"])
+        return Counter(calls)
 
-    before = requests_seen()
-    reader.next_batch(0.2)
-    assert requests_seen() == before
-    reader.set_shards([shard])
-    assert eventually(lambda: reader.next_batch(0.1) is None and requests_seen() > before)
+    def asked() -> bool:
+        reader.next_batch(0.1)
+        writer.wait_ready(0.1)
+        return seen()["sample"] > 0 and seen()["insert"] + seen()["can_insert"] > 0
+
+    assert eventually(asked, 30)
     ray.kill(shard)
+
+
+def pid_of(shard: Any) -> int:
+    pid: Any = ray.get(shard.__ray_call__.remote(lambda self: os.getpid()), timeout=30)
+    return int(pid)
+
+
+@contextmanager
+def paused(shard: ShardHandle) -> Iterator[None]:
+    pid = pid_of(shard)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_shard_that_pauses_holds_nobody_up_and_nothing_of_its_answers_is_lost(make_shard: MakeShard) -> None:
+    shards = [make_shard(seed=seed) for seed in range(2)]
+    fill(shards)
+    reader = RemoteReplayReader(shards, 16, beta=0.4, prefetch=3)
+    writer = RemoteReplayWriter(shards, max_in_flight=1)
+    taken: list[Batch] = []
+
+    def take() -> Batch:
+        taken.append(next_batch(reader))
+        return taken[-1]
+
+    assert set(take().shard) == {0, 1}
+    with paused(shards[1]):
+        for _ in range(20):
+            reader.update_priorities(take(), np.ones(16, np.float32))
+            assert writer.wait_ready(20)
+            writer.push(plain_chunk(SPEC, 10))
+        assert all((batch.shard == 0).all() for batch in taken[-10:])
+    assert writer.flush(20)
+    assert sum(stats(shard).size for shard in shards) == 2 * 2 * 10 + 20 * 10
+    deadline = time.monotonic() + 30
+    while 1 not in take().shard:
+        assert time.monotonic() < deadline, "it is not asked again"
+    for _ in range(10):  # what came late is in them
+        take()
+    time.sleep(1)  # for what was asked for the next ones
+    assert sum(stats(shard).samples for shard in shards) - 16 * len(taken) <= 3 * 16
+
+
+class SlowShard(RefusingShard):
+    """Takes long to say no."""
+
+    def sample(self, n: int) -> None:
+        super().sample(n)
+        time.sleep(1.5)
+
+
+def test_a_shard_that_is_always_slow_is_asked_now_and_then(
+    make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_reader, "_REST", 10.0)
+    slow: Any = ray.remote(SlowShard).options(num_cpus=0).remote()
+    quick = make_shard()
+    ray.get(slow.calls.remote())
+    fill([quick])
+    reader = RemoteReplayReader([quick, slow], 16, beta=0.4, prefetch=2)
+    for _ in range(3):  # the first answer may come late: then the process was being made
+        next_batch(reader)
+        time.sleep(2)
+    before: Any = ray.get(slow.calls.remote(), timeout=30)
+    for _ in range(300):
+        next_batch(reader)
+    after: Any = ray.get(slow.calls.remote(), timeout=30)
+    assert before["sample"] >= 2
+    assert after["sample"] - before["sample"] <= 4
+    ray.kill(slow)
 
 
 def test_priorities_arrive_and_calls_in_flight_are_bounded(make_shard: MakeShard) -> None:
@@ -464,6 +552,25 @@ def test_a_replay_that_cannot_be_restored_says_why_and_stays_empty(make_shard: M
     file.write_bytes(file.read_bytes()[:-1])
     assert restore_replay([other], files) == "replay-0.bin: it is cut short"
     assert stats(other).size == 0
+    assert kept_of_snapshots(other) == (0, None)
+
+
+def kept_of_snapshots(shard: Any) -> tuple[int, object]:
+    """Pieces that a shard still has to send, and what it holds of a snapshot that it is sent."""
+    answer: Any = ray.get(shard.__ray_call__.remote(lambda self: (len(list(self._pieces)), self._assembly)), timeout=10)
+    pieces, assembly = answer
+    return pieces, assembly
+
+
+def test_a_snapshot_that_nobody_reads_any_more_is_not_kept(make_shard: MakeShard) -> None:
+    """On a full disk it would keep the evicted frames alive for as long as that lasts."""
+    shard = make_shard()
+    fill([shard])
+    replay_writers([shard])
+    assert kept_of_snapshots(shard) == (2, None)
+    replay_writers([shard])
+    forget_snapshots([shard])
+    assert kept_of_snapshots(shard) == (0, None)
 
 
 def test_a_dead_shards_contents_are_missed(make_shard: MakeShard) -> None:
