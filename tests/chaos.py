@@ -24,7 +24,8 @@ from typing import Any, Final
 import yaml
 
 from tests.chaos_report import Kill, Progress, Report, fallen, lost_updates, recovery, speed_before
-from tests.launching import ROOT, all_gone, descendants, progress
+from tests.launching import ROOT, descendants, memory_mib, progress
+from tests.traces import Traces
 
 _TITLES: Final = {
     "actor": "ray::RemoteActor",
@@ -40,6 +41,7 @@ _WARM_UP_S: Final = 75.0
 _NODE_BACK_S: Final = 5.0
 _LONGEST_WAIT_S: Final = 90.0
 _POLL_S: Final = 1.0
+_FULL: Final = 0.9  # of the replay's capacity: before that, memory grows as it must
 
 
 class Nodes:
@@ -61,12 +63,11 @@ class Nodes:
 
 
 @contextmanager
-def ray_nodes(private: bool) -> Iterator[tuple[Nodes, list[str]]]:
-    """A cluster and the options of `launch.py` that name it."""
+def ray_nodes(private: bool, folder: Path) -> Iterator[tuple[Nodes, list[str]]]:
+    """A cluster, whose files lie in a folder, and the options of `launch.py` that name it."""
     if private:
         yield Nodes(None), ["--ray.address", "local"]
         return
-    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": str(folder)}
     (folder / "ray").mkdir()
     from ray.cluster_utils import Cluster  # Ray reads its environment when it is imported
@@ -85,19 +86,26 @@ def ray_nodes(private: bool) -> Iterator[tuple[Nodes, list[str]]]:
         yield nodes, ["--ray.address", cluster.address]
     finally:
         cluster.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Chaos:
     """One run and its killer."""
 
-    def __init__(self, run: Path, process: "subprocess.Popen[str]", nodes: Nodes, rng: random.Random) -> None:
+    def __init__(
+        self, run: Path, process: "subprocess.Popen[str]", nodes: Nodes, rng: random.Random, traces: Traces
+    ) -> None:
         self._run = run
         self._process = process
         self._nodes = nodes
         self._rng = rng
+        self._traces = traces
         self.kills: list[Kill] = []
-        self.memory: list[float] = []  # MiB, of all processes
+        self.memory: list[tuple[float, float]] = []  # the run's seconds, and MiB of all processes
+
+    def begin(self) -> None:
+        """Waits for the first line of progress."""
+        while not progress(self._run):
+            self._look()
 
     def rage(self, kills: int, gap_s: float) -> None:
         """Kills so many times, some seconds after each recovery."""
@@ -144,40 +152,32 @@ class Chaos:
     def _watch(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise RuntimeError(f"the run ended by itself with status {self._process.returncode}")
-            self.memory.append(memory_mib(list(descendants(os.getpid()))))
-            time.sleep(_POLL_S)
+            self.memory.append((self._now, memory_mib(self._look())))
 
-
-def memory_mib(pids: list[int]) -> float:
-    """Proportional set size of processes, as far as they live."""
-    total = 0
-    for pid in pids:
-        try:
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        except OSError:
-            continue
-        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return total / 1024
-
-
-def shared_files() -> set[str]:
-    """What lies in shared memory and in the temporary folder."""
-    return {str(path) for folder in ("/dev/shm", tempfile.gettempdir()) for path in Path(folder).iterdir()}
+    def _look(self) -> list[int]:
+        """The processes that there are, about a second later."""
+        if self._process.poll() is not None:
+            raise RuntimeError(f"the run ended by itself with status {self._process.returncode}")
+        pids = list(descendants(os.getpid()))
+        self._traces.take(pids)
+        time.sleep(_POLL_S)
+        return pids
 
 
 def main(arguments: list[str] | None = None) -> int:
     """See the module's text."""
     options, more = _parse(arguments)
     rng = random.Random(options.seed)
-    before = shared_files()
-    with tempfile.TemporaryDirectory(prefix="chaos-run-") as folder:
-        run = Path(folder) / "run"
-        with ray_nodes(options.private) as (nodes, address):
-            report = _rage(run, nodes, [*address, *more], options, rng)
-        left = sorted(shared_files() - before - {folder})
-        report.left_behind += left
+    traces = Traces()
+    # Nobody else writes here: what is left is the run's. The names are short because those of Ray's sockets must be.
+    run, temporary, cluster = (Path(tempfile.mkdtemp(prefix=f"chaos-{name}-")) for name in "rtc")
+    try:
+        with ray_nodes(options.private, cluster) as (nodes, address):
+            report = _rage(run / "run", temporary, nodes, [*address, *more], options, rng, traces)
+        report.left_behind = [*traces.left(), *map(str, sorted(temporary.iterdir()))]
+    finally:
+        for folder in (run, temporary, cluster):
+            shutil.rmtree(folder, ignore_errors=True)
     text = json.dumps(report.to_json(), indent=2)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -186,54 +186,76 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if report.misses() else 0
 
 
-def _rage(run: Path, nodes: Nodes, more: list[str], options: argparse.Namespace, rng: random.Random) -> Report:
+def _rage(
+    run: Path,
+    temporary: Path,
+    nodes: Nodes,
+    more: list[str],
+    options: argparse.Namespace,
+    rng: random.Random,
+    traces: Traces,
+) -> Report:
     limits = ["--max-minutes", "1000", "--checkpoint.interval-s", str(_CHECKPOINT_S)]
     command = [sys.executable, str(ROOT / "launch.py"), "--run-dir", str(run), *limits, *more]
     terminal = run.parent / "terminal"
+    environment = os.environ | {"TMPDIR": str(temporary)}
     with terminal.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
-        chaos = Chaos(run, process, nodes, rng)
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=environment)
+        chaos = Chaos(run, process, nodes, rng, traces)
         try:
-            while not progress(run):
-                chaos._watch(_POLL_S)
+            chaos.begin()
             chaos.rage(options.kills, options.gap_s)
-            children = list(descendants(process.pid))
             process.send_signal(signal.SIGINT)
             status = process.wait(180)
+        except RuntimeError:
+            print(terminal.read_text()[-4000:], file=sys.stderr)
+            raise
         finally:
             process.kill()
             process.wait()
-    return _report(run, terminal, chaos, status, [] if all_gone(children) else ["processes of the run"])
+    return _report(run, terminal, chaos, status)
 
 
-def _report(run: Path, terminal: Path, chaos: Chaos, status: int, left: list[str]) -> Report:
-    lines = chaos.lines
-    third = max(1, len(chaos.memory) // 3)
+def _report(run: Path, terminal: Path, chaos: Chaos, status: int) -> Report:
+    lines, last = chaos.lines, chaos.lines[-1]
+    settings = yaml.safe_load((run / "config.yaml").read_text())
     told = terminal.read_text(), (run / "mario.log").read_text()
     usual = statistics.median(line["updates_per_s"] for line in lines)
+    evaluations = run / "evaluations.jsonl"
     return Report(
         kills=chaos.kills,
-        restarts=lines[-1]["restarts"],
+        restarts=last["restarts"],
         told_on_terminal=told[0].count("; a new one takes its place"),
         told_in_log=told[1].count("; a new one takes its place"),
-        samples_per_insert=lines[-1]["samples_per_insert"],
-        samples_per_insert_setting=_setting(run),
+        samples_per_insert=last["samples_per_insert"],
+        samples_per_insert_setting=float(settings["replay"]["samples_per_insert"]),
         lost_updates=lost_updates(lines),
         # A checkpoint takes some seconds to be written, and counts from when it was begun.
-        updates_in_an_interval=int(usual * 2 * _CHECKPOINT_S),
+        updates_in_an_interval=int(usual * (settings["checkpoint"]["interval_s"] + _CHECKPOINT_S)),
         fallen_counters=fallen(lines, ("env_steps", "episodes", "samples", "restarts")),
-        memory_mib=(_mean(chaos.memory[third // 2 : third]), _mean(chaos.memory[-third:])),
-        left_behind=left,
+        memory_mib=[round(amount, 1) for amount in _by_minute(_once_full(chaos.memory, lines, settings))],
+        minutes=round(last["time_s"] / 60, 1),
+        env_steps=last["env_steps"],
+        updates=last["updates"],
+        episodes=last["episodes"],
+        evaluations=len(evaluations.read_text().splitlines()) if evaluations.exists() else 0,
         exit_status=status,
     )
 
 
-def _setting(run: Path) -> float:
-    return float(yaml.safe_load((run / "config.yaml").read_text())["replay"]["samples_per_insert"])
+def _once_full(memory: list[tuple[float, float]], lines: Progress, settings: Any) -> list[tuple[float, float]]:
+    """From when the replay had filled; all of it if it never did."""
+    capacity = settings["replay"]["capacity"]
+    full = next((line["time_s"] for line in lines if line["replay_size"] >= _FULL * capacity), 0.0)
+    return [(time_s, amount) for time_s, amount in memory if time_s >= full] or memory
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+def _by_minute(memory: list[tuple[float, float]]) -> list[float]:
+    """The medians of the minutes, oldest first."""
+    minutes: dict[int, list[float]] = {}
+    for time_s, amount in memory:
+        minutes.setdefault(int(time_s / 60), []).append(amount)
+    return [statistics.median(amounts) for _, amounts in sorted(minutes.items())]
 
 
 def _parse(arguments: list[str] | None) -> tuple[argparse.Namespace, list[str]]:

@@ -47,16 +47,27 @@ class Report:
     lost_updates: int  # at most, by which the counter of updates fell back
     updates_in_an_interval: int  # most, between two checkpoints
     fallen_counters: list[str]  # others that ever fell
-    memory_mib: tuple[float, float]  # of all processes, first and last third of the run
+    memory_mib: list[float]  # of all processes, minute by minute from when the replay was full
+    minutes: float  # that the run ran
+    env_steps: int
+    updates: int
+    episodes: int
+    evaluations: int
     left_behind: list[str] = field(default_factory=list)
     exit_status: int = 0
+
+    @property
+    def memory_thirds_mib(self) -> tuple[float, float]:
+        """Means of the first and the last third of the minutes."""
+        third = max(1, len(self.memory_mib) // 3)
+        return statistics.fmean(self.memory_mib[:third]), statistics.fmean(self.memory_mib[-third:])
 
     def misses(self) -> list[str]:
         """What does not hold, in words."""
         times = [kill.recovery_s for kill in self.kills]
         known = [time for time in times if time is not None]
         tolerance = SAMPLES_PER_INSERT_TOLERANCE * self.samples_per_insert_setting
-        first, last = self.memory_mib
+        first, last = self.memory_thirds_mib
         off = abs(self.samples_per_insert - self.samples_per_insert_setting)
         checks = [
             (None in times, f"{times.count(None)} kills were never recovered from"),
@@ -81,14 +92,24 @@ class Report:
         return [text for missed, text in checks if missed]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, with the recovery times' median and maximum and the misses."""
-        known = [kill.recovery_s for kill in self.kills if kill.recovery_s is not None]
+        """Plain values, with the recovery times' median and maximum, also by what was killed, and the misses."""
+        kinds = sorted({kill.what for kill in self.kills})
         return {
             **asdict(self),
-            "median_recovery_s": statistics.median(known) if known else None,
-            "longest_recovery_s": max(known, default=None),
+            **_recovery_times(self.kills),
+            "by_kind": {kind: _recovery_times([k for k in self.kills if k.what == kind]) for kind in kinds},
+            "memory_thirds_mib": self.memory_thirds_mib,
             "misses": self.misses(),
         }
+
+
+def _recovery_times(kills: Sequence[Kill]) -> dict[str, Any]:
+    known = [kill.recovery_s for kill in kills if kill.recovery_s is not None]
+    return {
+        "killed": len(kills),
+        "median_recovery_s": statistics.median(known) if known else None,
+        "longest_recovery_s": max(known, default=None),
+    }
 
 
 def windows(progress: Progress) -> list[tuple[float, float, float]]:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,28 @@ def descendants(pid: int) -> dict[int, str]:
         frontier = {child for child, parent in parents.items() if parent in frontier}
         found.update({child: titles[child] for child in frontier})
     return found
+
+
+def processes_of(role: str, process: "subprocess.Popen[str]") -> list[int]:
+    """The processes of a role of a running `launch.py`, such as "RemoteActor"."""
+    return [pid for pid, title in descendants(process.pid).items() if title.startswith(f"ray::{role}")]
+
+
+def process_of(role: str, process: "subprocess.Popen[str]") -> int:
+    """The first of them."""
+    return processes_of(role, process)[0]
+
+
+def memory_mib(pids: Iterable[int]) -> float:
+    """Proportional set size of processes, as far as they live, without pages of files, which nobody has to himself."""
+    total = 0
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
+    return total / 1024
 
 
 def all_gone(pids: list[int], timeout_s: float = 30) -> bool:

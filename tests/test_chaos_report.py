@@ -18,7 +18,12 @@ GOOD = Report(
     lost_updates=200,
     updates_in_an_interval=600,
     fallen_counters=[],
-    memory_mib=(2_000.0, 2_050.0),
+    memory_mib=[2_000.0, 2_300.0, 2_050.0],
+    minutes=3.0,
+    env_steps=50_000,
+    updates=3_000,
+    episodes=100,
+    evaluations=1,
 )
 
 
@@ -50,7 +55,9 @@ def test_counters_that_fall_are_found() -> None:
 
 def test_a_run_that_kept_every_promise_has_no_misses() -> None:
     assert GOOD.misses() == []
-    assert GOOD.to_json()["median_recovery_s"] == 9.0
+    figures = GOOD.to_json()
+    assert (figures["killed"], figures["median_recovery_s"], figures["longest_recovery_s"]) == (3, 9.0, 20.0)
+    assert figures["by_kind"]["node"] == {"killed": 1, "median_recovery_s": 20.0, "longest_recovery_s": 20.0}
 
 
 @pytest.mark.parametrize(
@@ -65,7 +72,7 @@ def test_a_run_that_kept_every_promise_has_no_misses() -> None:
         {"samples_per_insert": 3.5},
         {"lost_updates": 601},
         {"fallen_counters": ["episodes"]},
-        {"memory_mib": (2_000.0, 2_300.0)},
+        {"memory_mib": [2_000.0, 2_050.0, 2_300.0]},
         {"left_behind": ["/dev/shm/x"]},
         {"exit_status": 1},
     ],

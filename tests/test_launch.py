@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -13,7 +12,18 @@ from ray.cluster_utils import Cluster
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from learner.checkpoint import load_checkpoint, newest_checkpoint
-from tests.launching import GRID, SMALL, all_gone, descendants, finish, progress, start, start_raw, wait_for
+from tests.launching import (
+    GRID,
+    SMALL,
+    all_gone,
+    descendants,
+    finish,
+    process_of,
+    progress,
+    start,
+    start_raw,
+    wait_for,
+)
 
 PROGRESS_KEYS = {
     *("time_s", "env_steps", "episodes", "updates", "samples", "replay_size", "actors_alive", "samples_per_insert"),
@@ -138,11 +148,6 @@ def test_a_dead_actor_is_replaced_and_counted(tmp_path: Path) -> None:
     assert (status, err) == (0, "")
     assert "died" in out
     assert "takes its place" in out
-
-
-def process_of(role: str, process: "subprocess.Popen[str]") -> int:
-    """The process of a role of a running `launch.py`."""
-    return next(pid for pid, title in descendants(process.pid).items() if title.startswith(f"ray::{role}"))
 
 
 @pytest.mark.parametrize(
