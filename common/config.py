@@ -225,7 +225,8 @@ class RayConfig:
     object_store_mb: int = 512
     """Object store of the private local Ray, megabytes."""
     hang_s: float = 60.0
-    """Seconds without an answer after which a process that had answered before counts as dead."""
+    """Seconds without an answer after which a process that had answered before counts as dead; the evaluator, which
+    also draws animations, after five times as long."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ class _Call(NamedTuple):
     role: str
     done: Callable[[Any], None]
     started: float  # time.monotonic()
+    patience: float
 
 
 class Failure(NamedTuple):
@@ -34,9 +35,9 @@ class Calls:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def start(self, role: str, reference: Any, done: Callable[[Any], None]) -> None:
-        """Registers a call to `role`; `done` gets its result."""
-        self._calls[reference] = _Call(role, done, time.monotonic())
+    def start(self, role: str, reference: Any, done: Callable[[Any], None], patience: float = 1.0) -> None:
+        """Registers a call to `role`; `done` gets its result, and it is overdue `patience` times later than others."""
+        self._calls[reference] = _Call(role, done, time.monotonic(), patience)
 
     def poll(self, timeout_s: float) -> list[Failure]:
         """Waits until something is answered or the time is over; runs callbacks; returns what failed."""
@@ -51,9 +52,13 @@ class Calls:
 
     def overdue(self, seconds: float) -> list[Failure]:
         """The roles with a call that was not answered for so long, as failures of theirs."""
-        before = time.monotonic() - seconds
-        late = dict.fromkeys(call.role for call in self._calls.values() if call.started < before)
-        return [Failure(role, NoAnswerError(f"no answer for {seconds:g} s")) for role in late]
+        now = time.monotonic()
+        late = {
+            call.role: call.patience * seconds
+            for call in self._calls.values()
+            if now - call.started > call.patience * seconds
+        }
+        return [Failure(role, NoAnswerError(f"no answer for {waited:g} s")) for role, waited in late.items()]
 
     def waits_for(self, role: str) -> bool:
         """Whether a call to `role` is unanswered."""

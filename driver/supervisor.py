@@ -27,6 +27,8 @@ _SLICE_S = 1.0
 _STATS_INTERVAL_S = 1.0
 _MAX_DEATHS_IN_A_ROW = 5
 _INCARNATIONS_PER_SESSION = 1_000
+# The last slice of an evaluation draws its animation, which takes a multiple of a slice for a long episode.
+_ANIMATION_PATIENCE = 5.0
 _ACTOR, _SHARD, _LEARNER, _EVALUATOR = "actor", "replay shard", "learner", "evaluator"
 
 
@@ -78,7 +80,7 @@ class Supervisor:
     recovery: Recovery
     _calls: Calls = field(default_factory=Calls)
     _slots: dict[str, _Slot] = field(default_factory=dict)  # by kind and, of shards and actors, number
-    _filling: dict[Future[None], int] = field(default_factory=dict)  # shards by what fills them
+    _filling: set[Future[None]] = field(default_factory=set)  # new shards
     _retired: dict[int, int] = field(default_factory=dict)  # the next incarnations of actors that were ended
     _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(thread_name_prefix="fill"))
     _count: int = 0  # of actors
@@ -168,7 +170,8 @@ class Supervisor:
             # One that has not answered yet may wait for its place in the cluster.
             if self._slots[failure.role].reported:
                 failures.setdefault(failure.role, failure)
-        for failure in failures.values():
+        # The learner last: for a new one, actors may have to go, also those that took another's place just now.
+        for failure in sorted(failures.values(), key=lambda failure: failure.role == _LEARNER):
             if failure.role in self._slots:  # else it was ended meanwhile
                 self._handle(failure)
 
@@ -323,7 +326,7 @@ class Supervisor:
     def _run_evaluator(self) -> None:
         if not self._stopping:
             reference = self._slots[_EVALUATOR].handle.run.remote(_SLICE_S)
-            self._calls.start(_EVALUATOR, reference, self._evaluator_answered)
+            self._calls.start(_EVALUATOR, reference, self._evaluator_answered, patience=_ANIMATION_PATIENCE)
 
     def _evaluator_answered(self, report: EvaluationReport | None) -> None:
         _answered(self._slots[_EVALUATOR], progress=True)
@@ -375,12 +378,12 @@ class Supervisor:
         """The others serve on while the new one is filled."""
         slot = self._slots[_shard(index)]
         slot.handle = self.roles.shard(index, slot.incarnation)
-        self._filling[self._threads.submit(self.recovery.fill, index, slot.handle)] = index
+        self._filling.add(self._threads.submit(self.recovery.fill, index, slot.handle))
 
     def _connect_filled_shards(self) -> None:
-        filled = [future for future in self._filling if future.done()]
+        filled = {future for future in self._filling if future.done()}
+        self._filling -= filled
         for future in filled:
-            del self._filling[future]
             future.result()
         if filled:
             shards = list(self.shards)
