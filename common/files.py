@@ -1,9 +1,13 @@
 """Files that are either wholly there or not at all, also after a crash or a power cut."""
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
+
+_TAIL_BYTES: Final = 1 << 16  # many times a line
 
 
 def write_synced(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -24,14 +28,62 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OSError: the file cannot be written; what was there before is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write_all_atomically({path: data})
+
+
+def write_all_atomically(files: Mapping[Path, bytes]) -> None:
+    """As `write_atomically`, for several files: the first one is not replaced before all are on the disk.
+
+    They are replaced in their order, which only a crash can interrupt.
+    """
+    temporaries = {path.with_name(f".{path.name}.{os.getpid()}.tmp"): path for path in files}
     try:
-        write_synced(temporary, lambda file: file.write(data))
-        temporary.replace(path)
+        for temporary, path in temporaries.items():
+            write_synced(temporary, partial(_write, files[path]))
+        for temporary, path in temporaries.items():
+            temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+    for folder in {path.parent for path in files}:
+        sync_directory(folder)
+
+
+def _write(data: bytes, file: BinaryIO) -> None:
+    file.write(data)
+
+
+def append_whole(path: Path, data: bytes) -> None:
+    """Appends all of the bytes or, where there is no room for them, none.
+
+    Raises:
+        OSError: the file cannot be written; what was there before is untouched.
+    """
+    with path.open("ab", buffering=0) as file:
+        end = file.tell()
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError:
+            with contextlib.suppress(OSError):  # devices have no end to go back to
+                file.truncate(end)
+            raise
+
+
+def cut_half_line(path: Path) -> None:
+    """Ends the file after its last whole line: what follows was being written when the power or the disk failed.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    with path.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        start = file.seek(max(0, end - _TAIL_BYTES))
+        whole = file.read(_TAIL_BYTES).rfind(b"\n") + 1
+        if start + whole < end:
+            file.truncate(start + whole)
 
 
 def sync_directory(path: Path) -> None:

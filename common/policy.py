@@ -14,7 +14,7 @@ from torch import Tensor
 
 from common.actions import ACTION_SETS
 from common.errors import UserError
-from common.files import write_atomically
+from common.files import write_all_atomically
 from common.networks import Architecture, QNetwork, q_values
 from common.types import EnvironmentSpec
 
@@ -72,8 +72,7 @@ def save_weights(
     buffer = io.BytesIO()
     torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, buffer)
     # The sidecar first: weights must never lie there without it.
-    write_atomically(path.with_suffix(".json"), text.encode())
-    write_atomically(path, buffer.getvalue())
+    write_all_atomically({path.with_suffix(".json"): text.encode(), path: buffer.getvalue()})
 
 
 def load_policy(path: Path, *, action_names: tuple[str, ...] | None = None, frame_stack: int | None = None) -> Policy:

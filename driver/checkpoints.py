@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from common.config import Config
 from common.errors import UserError
@@ -15,7 +15,7 @@ from common.types import EnvironmentSpec
 from driver.actor_states import actor_states_writer
 from driver.counters import Counters
 from driver.evaluations import Score, policy_metadata
-from driver.replay_files import ReplayNotSavedError, replay_writers
+from driver.replay_files import ReplayNotSavedError, forget_snapshots, replay_writers
 from driver.run_directory import RunDirectory
 from learner.checkpoint import (
     CheckpointData,
@@ -25,8 +25,22 @@ from learner.checkpoint import (
     prune,
     save_checkpoint,
 )
+from replay.snapshot import file_name
 
 _log = logging.getLogger("apex-mario")
+
+
+class Saved(NamedTuple):
+    """A checkpoint that is on the disk."""
+
+    path: Path
+    bytes: int
+    replay_bytes: int  # of those, the shards' contents
+    seconds: float
+
+    def __str__(self) -> str:
+        replay = f", {self.replay_bytes / 1e6:.1f} MB of it replay" if self.replay_bytes else ""
+        return f"checkpoint {self.path.name}: {self.bytes / 1e6:.1f} MB{replay}, in {self.seconds:.1f} s"
 
 
 class CheckpointWriter:
@@ -37,7 +51,7 @@ class CheckpointWriter:
         self._config = config
         self._spec = spec
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
-        self._writing: Future[Path] | None = None
+        self._writing: Future[Saved] | None = None
 
     @property
     def busy(self) -> bool:
@@ -65,13 +79,13 @@ class CheckpointWriter:
         metadata = policy_metadata(self._config, counters, learner["updates"])
         self._writing = self._thread.submit(self._write, learner, state, metadata, shards, actors)
 
-    def finished(self) -> Path | CheckpointError | None:
+    def finished(self) -> Saved | CheckpointError | None:
         """The outcome of the last one, once; None while there is none."""
         if self._writing is None or not self._writing.done():
             return None
         return self._take()
 
-    def wait(self) -> Path | CheckpointError | None:
+    def wait(self) -> Saved | CheckpointError | None:
         """Waits for the one that is being written."""
         return None if self._writing is None else self._take()
 
@@ -79,7 +93,7 @@ class CheckpointWriter:
         """Ends the thread, after what it is writing."""
         self._thread.shutdown(wait=True)
 
-    def _take(self) -> Path | CheckpointError:
+    def _take(self) -> Saved | CheckpointError:
         assert self._writing is not None
         writing, self._writing = self._writing, None
         try:
@@ -94,7 +108,7 @@ class CheckpointWriter:
         metadata: dict[str, Any],
         shards: Sequence[Any],
         actors: Mapping[int, Any],
-    ) -> Path:
+    ) -> Saved:
         started = time.monotonic()
         save = functools.partial(save_checkpoint, self._root, learner, spec=self._spec, metadata=metadata, state=state)
         episodes = actor_states_writer(actors)
@@ -103,15 +117,18 @@ class CheckpointWriter:
         except ReplayNotSavedError as error:
             _log.warning("the checkpoint is without the replay: %s", error)
             path = save(extra=episodes)
-        size = sum(file.stat().st_size for file in path.iterdir())
-        _log.info("checkpoint %s: %.1f MB in %.1f s", path, size / 1e6, time.monotonic() - started)
+        finally:
+            forget_snapshots(shards)
+        sizes = {file.name: file.stat().st_size for file in path.iterdir()}
+        replay = sum(sizes.get(file_name(index), 0) for index in range(len(shards)))
+        saved = Saved(path, sum(sizes.values()), replay, time.monotonic() - started)
         try:
             prune(self._root, self._config.checkpoint.keep)
         except OSError as error:
             raise CheckpointError(
                 f"an old checkpoint in {self._root} could not be removed: {error.strerror}"
             ) from error
-        return path
+        return saved
 
 
 @dataclass(frozen=True)

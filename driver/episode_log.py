@@ -1,6 +1,5 @@
 """`mario.csv`: one row per training episode, in the columns of the tutorials' notebook."""
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -11,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.types import Episode
+from driver.run_file import RunFile
 
 HEADER: Final = "Episode,Length,Reward,Loss,X-Pos,Time"
 _WINDOW: Final = 100_000  # updates whose losses are remembered
 _HOLD_S: Final = 10.0  # the learner reports about once a second
-_TAIL_BYTES: Final = 4096  # many times a row
 
 
 class _Waiting(NamedTuple):
@@ -36,7 +35,7 @@ class EpisodeLog:
     learner's updates from its start to its end, as its actor saw them (of the newest 100,000 of them; empty where there
     was none); the x where it ended; the game clock then.
 
-    A file that cannot be written is no reason to stop training: the user is told once, and those rows are missing.
+    Where the file cannot be written, training goes on and those rows are missing; see `RunFile`.
     """
 
     def __init__(
@@ -55,15 +54,12 @@ class EpisodeLog:
             warn: is told in one line when the file cannot be written.
             clock: seconds.
         """
-        self._path = path
+        self._file = RunFile(path, warn, header=f"{HEADER}\n".encode(), clock=clock)
         self._episodes = episodes
-        self._warn = warn
         self._clock = clock
-        self._warned = False
         self._waiting: deque[_Waiting] = deque()
         self._updates = 0
         self._losses: NDArray[np.float32] = np.zeros(0, np.float32)  # of the newest updates, up to `_updates`
-        self._append([])
 
     def take_episodes(self, episodes: Iterable[Episode]) -> None:
         """Adds finished episodes; they are numbered in this order."""
@@ -109,37 +105,10 @@ class EpisodeLog:
         return float(losses.mean(dtype=np.float64)) if len(losses) else None
 
     def _append(self, rows: list[str]) -> None:
-        """Writes rows, beneath the header where the file is new."""
-        try:
-            if self._path.exists():
-                _cut_half_row(self._path)
-            with self._path.open("ab") as file:
-                lines = rows if file.tell() else [HEADER, *rows]
-                file.write("".join(f"{line}\n" for line in lines).encode())
-        except OSError as error:
-            if not self._warned:
-                self._warned = True
-                self._warn(
-                    f"warning: {self._path} cannot be written ({error.strerror}): "
-                    "training goes on, episodes are missing there until it can"
-                )
+        self._file.append("".join(f"{row}\n" for row in rows).encode())
 
 
 def _row(waiting: _Waiting, loss: float | None) -> str:
     number, episode, _ = waiting
     shown = "" if loss is None else f"{loss:.6g}"
     return f"{number},{episode.length},{episode.episode_return},{shown},{episode.final_x},{episode.time_left}"
-
-
-def _cut_half_row(path: Path) -> None:
-    """Ends the file after its last whole line: what follows was being written when the power or the disk failed.
-
-    Raises:
-        OSError: it cannot be read or written.
-    """
-    with path.open("r+b") as file:
-        end = file.seek(0, os.SEEK_END)
-        start = file.seek(max(0, end - _TAIL_BYTES))
-        whole = file.read(_TAIL_BYTES).rfind(b"\n") + 1
-        if start + whole < end:
-            file.truncate(start + whole)

@@ -1,7 +1,9 @@
 """One measurement from start to end: what `evaluate.py` does once it knows its options."""
 
 import argparse
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -64,9 +66,11 @@ def measure(options: argparse.Namespace) -> None:
         _watch(evaluation, envs[0], window)
     print(table(evaluation.episodes))
     if options.json is not None:
-        options.json.write_text(json.dumps(as_json(path, protocol, evaluation.episodes), indent=2) + "\n")
+        with _writing(options.json):
+            options.json.write_text(json.dumps(as_json(path, protocol, evaluation.episodes), indent=2) + "\n")
     if options.video is not None:
-        _save_best(evaluation, envs[0], protocol, options.video)
+        with _writing(options.video):
+            _save_best(evaluation, envs[0], protocol, options.video)
     for env in envs:
         env.close()
 
@@ -107,6 +111,20 @@ def _check_files(options: argparse.Namespace) -> None:
         check_writable(options.json)
     if options.video is not None:
         check_video_path(options.video)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """UserError where the disk is full, or the like; half a new file does not stay."""
+    is_new = not path.exists()
+    try:
+        yield
+    except OSError as error:
+        if is_new:
+            path.unlink(missing_ok=True)
+        raise UserError(
+            f"{path} could not be written: {error.strerror}; make room and evaluate again, or take the table above"
+        ) from None
 
 
 def _play(evaluation: Evaluation, protocol: Protocol) -> None:

@@ -3,17 +3,19 @@
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard import summary as summaries
 
 from actors.evaluation import summarise
 from actors.remote import EvaluationReport
 from common.types import Episode
 from driver.counters import Counters, ShardTotals
+from driver.event_file import EventFile
+from driver.run_directory import RunDirectory
+from driver.run_file import RunFile
 from driver.window import Window
 
 # Epsilon below the first bound, below the second, and the rest.
@@ -21,43 +23,40 @@ _BANDS = ((0.01, "eps_below_0.01"), (0.1, "eps_0.01_to_0.1"), (math.inf, "eps_ab
 
 
 class Metrics:
-    """Writes a run's figures; the horizontal axis is env steps over the run's whole life."""
+    """Writes a run's figures; the horizontal axis is env steps over the run's whole life.
 
-    def __init__(self, folder: Path, progress: Path, evaluations: Path) -> None:
-        self._writer = SummaryWriter(str(folder), flush_secs=10)
-        self._progress = progress.open("a", encoding="utf-8", buffering=1)
-        self._evaluations = evaluations.open("a", encoding="utf-8", buffering=1)
+    Args:
+        run: its folder.
+        warn: takes a line for the user when a file cannot be written; see `RunFile`.
+    """
 
-    def close(self) -> None:
-        """Flushes everything."""
-        self._writer.close()
-        self._progress.close()
-        self._evaluations.close()
+    def __init__(self, run: RunDirectory, warn: Callable[[str], None]) -> None:
+        self._events = EventFile(run.path, warn)
+        self._progress = RunFile(run.progress_path, warn)
+        self._evaluations = RunFile(run.evaluations_path, warn)
 
     def text(self, tag: str, text: str, step: int) -> None:
         """A text, such as the settings."""
-        self._writer.add_text(tag, text, step)
+        self._events.add(summaries.text(tag, text), step)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Named figures; NaN means that there is nothing to show."""
-        for tag, value in values.items():
-            if not math.isnan(value):
-                self._writer.add_scalar(tag, value, step)
+        shown = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items() if not math.isnan(value)]
+        self._events.add(Summary(value=shown), step)
 
     def animation(self, tag: str, gif: bytes, shape: tuple[int, int], step: int) -> None:
         """An animated GIF, which TensorBoard plays among its images."""
         height, width = shape
         image = Summary.Image(encoded_image_string=gif, height=height, width=width, colorspace=3)
-        file_writer = self._writer._get_file_writer()
-        file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+        self._events.add(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
     def progress(self, line: Mapping[str, Any]) -> None:
         """One line of `progress.jsonl`."""
-        self._progress.write(json.dumps(line) + "\n")
+        self._progress.append(_json_lines([line]))
 
     def evaluations(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Lines of `evaluations.jsonl`."""
-        self._evaluations.writelines(json.dumps(line) + "\n" for line in lines)
+        self._evaluations.append(_json_lines(lines))
 
 
 def window_scalars(window: Window, counters: Counters, totals: ShardTotals) -> dict[str, float]:
@@ -159,6 +158,10 @@ def _saved_start_scalars(episodes: list[Episode]) -> dict[str, float]:
         "actor/saved_start/episode_length": statistics.fmean(e.length for e in episodes),
         "actor/saved_start/clear_rate": statistics.fmean(e.clear for e in episodes),
     }
+
+
+def _json_lines(values: Iterable[Mapping[str, Any]]) -> bytes:
+    return "".join(f"{json.dumps(value)}\n" for value in values).encode()
 
 
 def _rounded(value: float) -> float | None:

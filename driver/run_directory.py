@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.files import write_all_atomically
 
 
 class RunDirectory:
@@ -58,17 +59,23 @@ class RunDirectory:
     def create(self, config: str, metadata: dict[str, Any]) -> None:
         """Makes the folder and writes what identifies the run; UserError where it cannot be."""
         self.check_free()
+        text = json.dumps(metadata, indent=2) + "\n"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.metadata_path.write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
-            self.config_path.write_text(config, encoding="utf-8")
+            write_all_atomically({self.metadata_path: text.encode(), self.config_path: config.encode()})
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self.path.rmdir()  # if it is empty, which the next try wants it to be
             raise UserError(f"cannot write the run directory {self.path}: {error.strerror}") from None
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Keeps other drivers out; UserError if one is at work here."""
-        with (self.path / ".lock").open("w") as file:
+        try:
+            file = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise UserError(f"cannot write into the run directory {self.path}: {error.strerror}") from None
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -15,7 +15,7 @@ from common.config import Config
 from common.errors import UserError
 from common.types import ShardStats
 from driver.actor_states import read_actor_states
-from driver.checkpoints import CheckpointWriter, Start, read_start
+from driver.checkpoints import CheckpointWriter, Saved, Start, read_start
 from driver.counters import ShardTotals
 from driver.display import Display, Status, clock
 from driver.elastic import ElasticActors
@@ -32,6 +32,7 @@ from driver.recovery import Recovery
 from driver.replay_files import restore_replay
 from driver.roles import Roles
 from driver.run_directory import RunDirectory
+from driver.standstill import Standstill
 from driver.stop import StopSignals
 from driver.supervisor import Listener, RunFailedError, Supervisor
 from driver.window import Window
@@ -185,9 +186,9 @@ class Training:
         self._next_evaluation = self._started + self._config.eval.interval_s
         self._last_checkpoint = (self._started, counters.updates)
         self._checkpoint_requested = False
-        self._checkpoint_failing = False
-        self._metrics = Metrics(self._run_dir.path, self._run_dir.progress_path, self._run_dir.evaluations_path)
+        self._metrics = Metrics(self._run_dir, warn=self._event)
         self._episode_log = EpisodeLog(self._run_dir.episodes_path, episodes=counters.episodes, warn=self._event)
+        self._standstill = Standstill(self._event)
 
     def introduce(self, session: Session) -> None:
         """Says what was found and what will be done."""
@@ -246,6 +247,7 @@ class Training:
                 return ending
             if self._elastic is not None:
                 self._elastic.follow(now)
+            self._standstill.look()
             if now - self._last_tick >= _TICK_S:
                 self._tick()
             if now >= next_redraw:
@@ -259,11 +261,8 @@ class Training:
     def _close(self) -> None:
         """The last line of progress; whatever cannot be written any more was said before."""
         self._episode_log.close()
-        with contextlib.suppress(OSError):
-            self._tick()
-            self._redraw()
-        with contextlib.suppress(OSError):
-            self._metrics.close()
+        self._tick()
+        self._redraw()
         self._checkpoints.close()
 
     def _save_what_is_left(self) -> None:
@@ -337,12 +336,15 @@ class Training:
         self._report(outcome)
         return not isinstance(outcome, CheckpointError)
 
-    def _report(self, outcome: Path | CheckpointError | None) -> None:
+    def _report(self, outcome: Saved | CheckpointError | None) -> None:
         if isinstance(outcome, CheckpointError):
             self._event(f"warning: {outcome}; earlier checkpoints are whole, training goes on")
+        elif outcome is not None:
+            self._event(str(outcome))
 
     def _actor(self, report: ActorReport) -> None:
         self._window.take_actor(report)
+        self._standstill.take_actor(report)
         self._status.take(report.episodes)
         self._episode_log.take_episodes(report.episodes)
         self._counters.env_steps += report.env_steps
@@ -353,6 +355,7 @@ class Training:
 
     def _learner(self, report: LearnerReport) -> None:
         self._window.take_learner(report)
+        self._standstill.take_learner(report)
         self._episode_log.take_losses(report.total_updates, report.losses)
         self._counters.updates = report.total_updates
         self._counters.samples += report.samples
@@ -369,7 +372,7 @@ class Training:
 
     def _evaluation(self, report: EvaluationReport) -> None:
         step = self._counters.env_steps
-        best = self._best.consider(report, self._counters)
+        best = self._keep_if_best(report)
         self._metrics.scalars(evaluation_scalars(report.episodes), step)
         self._metrics.scalars({"eval/seconds": report.seconds}, step)
         self._metrics.evaluations(evaluation_lines(report, self._counters, best))
@@ -380,6 +383,14 @@ class Training:
             f"{clock(self._counters.time_s)}  evaluation after {step:,} env steps: {describe(report)}"
             f"{' -> best.pt' if best else ''}"
         )
+
+    def _keep_if_best(self, report: EvaluationReport) -> bool:
+        try:
+            return self._best.consider(report, self._counters)
+        except OSError as error:
+            path = self._run_dir.best_policy
+            self._event(f"warning: {path} could not be written ({error.strerror}); the one before is whole")
+            return False
 
     def _event(self, message: str) -> None:
         _log.info(message)
@@ -412,7 +423,11 @@ class Training:
 
 
 def _log_to(path: Path) -> None:
-    handler = logging.FileHandler(path, encoding="utf-8")
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+    logging.raiseExceptions = False  # a full disk is said on the terminal, and not by a traceback for each line
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger()
     root.handlers = [handler]
