@@ -17,6 +17,7 @@ VENV_WORKS = $(VENV_PYTHON) -c 'import pip, sys; sys.exit(sys.version_info[:2] !
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 INSTALLED_PEERS := $(VENV)/.installed-peers
+INSTALLED_CLUSTER := $(VENV)/.installed-cluster
 # -qq keeps errors and drops warnings. Without build isolation, so that the pinned setuptools builds the sdists too.
 PIP_INSTALL := $(VENV_PYTHON) -m pip install -qq --disable-pip-version-check --use-pep517 -c constraints.txt
 
@@ -24,7 +25,7 @@ missing = $(shell $(PYTHON) scripts/check_platform.py 2>/dev/null || echo 'Pytho
 	install it, or name one with make PYTHON=/path/to/python3.11')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test chaos audit watch evaluate tensorboard bench bench-scaling bench-peers results reproduce clean need-run
+.PHONY: help setup setup-cluster cluster-images train test chaos audit watch evaluate tensorboard bench bench-scaling bench-peers results reproduce clean need-run
 
 help: ## List the targets
 	@echo 'make TARGET [ARGS="options passed on"] [RUN=runs/NAME] [PYTHON=python3.11] [TORCH_INDEX=URL]'
@@ -32,6 +33,12 @@ help: ## List the targets
 
 setup: $(INSTALLED) ## Create .venv with the pinned dependencies; at once if that is done
 	@:
+
+setup-cluster: $(INSTALLED_CLUSTER) ## The same with what a Ray cluster needs, on your machine and on the cluster's
+	@:
+
+cluster-images: setup-cluster ## Write the newest machine images of the region into cluster.yaml
+	@$(VENV_PYTHON) -m scripts.cluster_images cluster.yaml
 
 train: setup ## Train (ARGS: options of launch.py, see --help)
 	$(VENV_PYTHON) launch.py $(ARGS)
@@ -100,6 +107,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 $(INSTALLED_DEV): $(INSTALLED)
 	@echo 'Installing the development tools ...'
 	@$(PIP_INSTALL) --no-build-isolation -e '.[dev,fast]'
+	@touch $@
+
+$(INSTALLED_CLUSTER): $(INSTALLED)
+	@echo 'Installing what a Ray cluster needs ...'
+	@$(PIP_INSTALL) --no-build-isolation -e '.[aws,cluster,fast]'
 	@touch $@
 
 $(INSTALLED_PEERS): $(INSTALLED)
