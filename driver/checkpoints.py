@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.config import Config
-from common.errors import UserError
+from common.errors import UserError, first_line
 from common.types import EnvironmentSpec
 from driver.actor_states import actor_states_writer
 from driver.counters import Counters
@@ -25,6 +26,7 @@ from learner.checkpoint import (
     prune,
     save_checkpoint,
 )
+from learner.factory import build_learner
 from replay.snapshot import file_name
 
 _log = logging.getLogger("apex-mario")
@@ -160,6 +162,29 @@ def read_start(run: RunDirectory, chosen: Path | None) -> Start:
         counters = Counters.from_json(data.state["counters"])
         best = data.state["best"]
         score = None if best is None else (float(best[0]), float(best[1]), float(best[2]))
+        if score is not None and not all(map(math.isfinite, score)):
+            raise ValueError(f"the best score is {score}")
         return Start(data, counters, score, remarks)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(f"{path}/state.json is not of this version ({error}); start a new run") from None
+
+
+def check_fits(data: CheckpointData, config: Config, spec: EnvironmentSpec) -> None:
+    """Refuses a checkpoint that a learner of these settings could not go on from.
+
+    Raises:
+        UserError: it is one of another environment, network or version.
+    """
+    advice = "restore the run's config.yaml, or take one of its own checkpoints with --resume-from"
+    if data.policy.spec != spec:
+        raise UserError(f"{data.path} is of another environment than the run; {advice}")
+    learner = build_learner(spec=spec, agent=config.agent, learner=config.learner, seed=0, device="cpu")
+    try:
+        learner.load_state_dict(data.learner)
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(f"{data.path} does not fit the run's settings ({_in_one_line(error)}); {advice}") from None
+
+
+def _in_one_line(error: Exception) -> str:
+    """The last line, which is where PyTorch names the first weight that does not fit."""
+    return first_line("\n".join(reversed(str(error).splitlines()))) or type(error).__name__

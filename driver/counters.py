@@ -1,10 +1,14 @@
 """The run's counters: over its whole life, resumes included, and owned by the driver."""
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Final
 
 from common.errors import UserError
 from common.types import ShardStats
+
+_MOST: Final = 2**62
+MOST_SESSIONS: Final = 8_000
+"""Resumes of a run: each takes a thousand of the numbers by which the ids of replay shards' transitions differ."""
 
 
 @dataclass
@@ -40,6 +44,17 @@ class Counters:
         names = {entry.name for entry in fields(Counters)}
         if set(values) != names:
             raise UserError(f"the checkpoint's counters are not of this version: {sorted(names ^ set(values))}")
+        counts = {name: value for name, value in values.items() if name not in ("time_s", "restarts")}
+        restarts = values["restarts"]
+        if not isinstance(restarts, dict):
+            raise UserError(f"the checkpoint's counters are damaged: restarts is {restarts!r}")
+        for name, value in {**counts, **restarts}.items():
+            if type(value) is not int or not 0 <= value < _MOST:
+                raise UserError(f"the checkpoint's counters are damaged: {name} is {value!r}")
+        if type(values["time_s"]) not in (int, float) or not 0 <= values["time_s"] < _MOST:
+            raise UserError(f"the checkpoint's counters are damaged: time_s is {values['time_s']!r}")
+        if counts["sessions"] > MOST_SESSIONS:
+            raise UserError(f"the run was resumed {MOST_SESSIONS:,} times; start a new one")
         return Counters(**values)
 
 

@@ -111,6 +111,8 @@ def _check_files(options: argparse.Namespace) -> None:
         check_writable(options.json)
     if options.video is not None:
         check_video_path(options.video)
+        if options.json is not None and options.json.resolve() == options.video.resolve():
+            raise UserError(f"--json and --video both name {options.video}; give two files")
 
 
 @contextlib.contextmanager

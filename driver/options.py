@@ -100,6 +100,8 @@ def load_config(path: Path, base: Config | None = None) -> Config:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UserError(f"{path} is nested too deeply to be settings") from None
     if content is None:
         content = {}
     if not isinstance(content, dict):
@@ -108,6 +110,16 @@ def load_config(path: Path, base: Config | None = None) -> Config:
         return _parse(list(_to_arguments(content, "")), base or Config())
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def _load_whole(path: Path) -> Config:
+    """The settings that a run wrote down; UserError where the file is cut short, whose rest would be the defaults'."""
+    config = load_config(path)
+    found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    missing = [name for name in (*_SECTIONS, "seed") if name not in found]
+    if missing:
+        raise UserError(f"{path} is cut short: it has no {missing[0]}; restore it, or start a new run")
+    return config
 
 
 def dump_config(config: Config) -> str:
@@ -127,7 +139,7 @@ def flatten(config: Config) -> dict[str, Any]:
 
 
 _KNOWN = flatten(Config())
-_SECTIONS = {name.partition(".")[0] for name in _KNOWN if "." in name}
+_SECTIONS = list(dict.fromkeys(name.partition(".")[0] for name in _KNOWN if "." in name))
 
 
 def _resume(own: argparse.Namespace, arguments: Sequence[str]) -> LaunchOptions:
@@ -144,7 +156,7 @@ def _resume(own: argparse.Namespace, arguments: Sequence[str]) -> LaunchOptions:
     preset = run.read_metadata()["preset"]
     if own.preset not in (None, preset):
         raise UserError(f"--preset {own.preset} contradicts {path}, which was started with {preset}")
-    before = load_config(run.config_path)
+    before = _load_whole(run.config_path)
     config = _with_arguments(_with_file(before, own.config), arguments)
     _refuse_contradictions(flatten(before), flatten(config), path)
     validate(config)
@@ -230,6 +242,8 @@ def _to_arguments(settings: dict[Any, Any], prefix: str) -> Iterator[str]:
         elif name not in _KNOWN:
             close = difflib.get_close_matches(name, _KNOWN)
             raise UserError(f"there is no setting {name}{f'; did you mean {close[0]}?' if close else ''}")
+        elif any(_looks_like_an_option(item) for item in (value if isinstance(value, list) else [value])):
+            raise UserError(f"{name}: {value!r} is not a value for it")
         elif isinstance(value, dict) or isinstance(value, list) != isinstance(known, tuple):
             raise UserError(f"{name}: {value!r} is not {'a list' if isinstance(known, tuple) else 'a single value'}")
         elif isinstance(value, bool) != isinstance(known, bool):
@@ -241,6 +255,16 @@ def _to_arguments(settings: dict[Any, Any], prefix: str) -> Iterator[str]:
             yield _option(name if value else f"{parent}.no-{leaf}" if parent else f"no-{leaf}")
         else:
             yield from (_option(name), *(str(item) for item in (value if isinstance(value, list) else [value])))
+
+
+def _looks_like_an_option(value: Any) -> bool:
+    """Whether the parser would take a file's value for another option, or for a wish for help."""
+    if not isinstance(value, str) or not value.startswith("-"):
+        return False
+    with contextlib.suppress(ValueError):
+        float(value)
+        return False
+    return True
 
 
 def _option(name: str) -> str:

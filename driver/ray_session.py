@@ -2,14 +2,13 @@
 
 import contextlib
 import logging
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import ray
 
 from common.errors import UserError, first_line
+from driver.temporary import temporary_folder
 
 _log = logging.getLogger("apex-mario")
 
@@ -60,7 +59,7 @@ def ray_session(address: str | None, *, private_cpus: int, object_store_mb: int)
         UserError: Ray does not start, or the cluster cannot be joined.
     """
     with contextlib.ExitStack() as stack:
-        folder = None if address is not None else _temporary_folder(stack)
+        folder = None if address is not None else stack.enter_context(temporary_folder())
         stack.callback(ray.shutdown)  # also where starting is interrupted
         _keep_off_the_terminal()
         if folder is not None:
@@ -78,13 +77,6 @@ def _keep_off_the_terminal() -> None:
         _log.info("Ray: %s", first_line("\n".join(data["lines"])))
 
     worker.print_to_stdstream = write
-
-
-def _temporary_folder(stack: contextlib.ExitStack) -> str:
-    """A folder of its own, so that nothing stays behind in /tmp/ray and two runs never meet."""
-    folder = tempfile.mkdtemp(prefix="apex-mario-")
-    stack.callback(shutil.rmtree, folder, ignore_errors=True)
-    return folder
 
 
 def _start_private(folder: str, cpus: int, object_store_mb: int) -> None:

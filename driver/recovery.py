@@ -49,10 +49,21 @@ class Recovery:
     def fill(self, index: int, shard: Any) -> None:
         """Gives a new, empty shard what the checkpoint has for it; without that it stays empty."""
         try:
-            path = newest_checkpoint(self._checkpoints)
-            files = {} if path is None else {file.name: file for file in path.iterdir()}
-            reason = restore_shard(index, self._shards, shard, files)
-        except (OSError, UserError) as error:
+            reason = self._restore(index, shard)
+        except UserError as error:
             reason = str(error)
         where = f"replay shard {index}"
         self._say(f"{where} is back as in the last checkpoint" if reason is None else f"{where} begins empty: {reason}")
+
+    def _restore(self, index: int, shard: Any) -> str | None:
+        """Why a shard stays empty, if it does."""
+        while True:
+            path = newest_checkpoint(self._checkpoints)
+            try:
+                files = {} if path is None else {file.name: file for file in path.iterdir()}
+                reason = restore_shard(index, self._shards, shard, files)
+            except OSError as error:
+                reason = str(error)
+            if reason is None or path is None or path.exists():
+                return reason
+            # Another one was finished meanwhile, and this one removed for it.

@@ -44,6 +44,12 @@ class RunDirectory:
 
     def check_free(self) -> None:
         """UserError where a new run could not be put."""
+        try:
+            os.fsencode(self.path).decode()
+            self.path.exists()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
+            raise UserError(f"--run-dir {str(self.path)!a} is no name for a folder: {reason}") from None
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--run-dir {self.path} is a file; name a folder")
         parent = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())

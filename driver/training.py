@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
+from actors.environment import environment_spec
 from actors.remote import ActorReport, EvaluationReport
 from common.config import Config
 from common.errors import UserError
 from common.types import ShardStats
 from driver.actor_states import read_actor_states
-from driver.checkpoints import CheckpointWriter, Saved, Start, read_start
+from driver.checkpoints import CheckpointWriter, Saved, Start, check_fits, read_start
 from driver.counters import ShardTotals
 from driver.display import Display, Status, clock
 from driver.elastic import ElasticActors
@@ -67,6 +68,10 @@ def train(options: LaunchOptions, ray_address: str | None) -> int:
     reached = limits.reached(begin.counters)
     if options.resume and reached is not None:
         raise UserError(f"the run in {run.path} is complete: {reached}; raise that limit to go on with it")
+    if begin.data is not None:
+        env = options.config.env
+        spec = environment_spec(name=env.name, actions=env.actions, frame_stack=env.frame_stack)
+        check_fits(begin.data, options.config, spec)
     # From here on, because an interrupt inside of Ray's start would crash it; and again after it.
     signals = StopSignals()
     signals.install()
@@ -139,8 +144,13 @@ def _check_memory_here(config: Config, plan: Plan) -> None:
             f"--ray.object-store-mb {config.ray.object_store_mb} is more than half of the memory that is available, "
             f"{available / 2**30:.1f} GiB; a few hundred are ample"
         )
-    each = transition_bytes(config, Roles(config, plan).spec)
-    check_memory(config.replay.capacity, each, memory_for_replay(config, plan, available))
+    room = memory_for_replay(config, plan, available)
+    if room <= 0:
+        raise UserError(
+            f"{plan.actors} actors with the other processes take {(available - room) / 2**30:.1f} GiB, but "
+            f"{available / 2**30:.1f} GiB are available; lower --actors.count"
+        )
+    check_memory(config.replay.capacity, transition_bytes(config, Roles(config, plan).spec), room)
 
 
 class Training:

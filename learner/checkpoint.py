@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import torch
+from torch import Tensor
 
 from common.errors import UserError
 from common.files import sync_directory, write_synced
@@ -142,16 +143,17 @@ def newest_checkpoint(root: Path, warn: Callable[[str], None] | None = None) -> 
     Raises:
         UserError: there are checkpoints, and every one is damaged: starting afresh would hide that.
     """
-    checkpoints = _checkpoints(root)
-    for path in checkpoints:
-        try:
-            verify(path)
-        except UserError as error:
-            (warn or _log.warning)(f"passing over a damaged checkpoint: {error}")
-            continue
-        return path
-    if checkpoints:
-        raise UserError(f"every checkpoint in {root} is damaged: restore one from a copy, or start a new run")
+    while checkpoints := _checkpoints(root):
+        for path in checkpoints:
+            try:
+                verify(path)
+                return path
+            except UserError as error:
+                if not path.exists():
+                    break  # a newer one was finished meanwhile, and this one removed for it
+                (warn or _log.warning)(f"passing over a damaged checkpoint: {error}")
+        else:
+            raise UserError(f"every checkpoint in {root} is damaged: restore one from a copy, or start a new run")
     return None
 
 
@@ -260,4 +262,14 @@ def _load_dict(path: Path) -> dict[str, Any]:
     value = load_tensors(path)
     if not isinstance(value, dict):
         raise UserError(f"checkpoint {path.parent} is damaged: {path.name} holds no state; take an earlier one")
+    if not _is_finite(value):
+        raise UserError(f"checkpoint {path.parent} is damaged: {path.name} holds NaN or infinity; take an earlier one")
     return cast(dict[str, Any], value)
+
+
+def _is_finite(value: object) -> bool:
+    """Whether all tensors within are."""
+    if isinstance(value, Tensor):
+        return bool(torch.isfinite(value).all())
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return all(map(_is_finite, inner))

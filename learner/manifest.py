@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from common.errors import UserError
 from common.files import sync_directory, write_synced
 
 MANIFEST = "manifest.json"
+_STEP = re.compile(r"step-(\d+).*")
 OWN_FILES = ("policy.pt", "policy.json", "target.pt", "optimizer.pt", "state.json")
 """What every checkpoint holds beside its manifest."""
 OPTIONAL_FILES = ("online.pt",)
@@ -32,11 +34,13 @@ def verify(path: Path) -> tuple[list[str], int]:
     """The names of the checkpoint's files, and its step.
 
     Raises:
-        UserError: the folder is no checkpoint, or a file in it is missing, cut or changed.
+        UserError: the folder is no checkpoint, has another one's name, or a file in it is missing, cut or changed.
     """
     if not path.is_dir():
         raise UserError(f"there is no checkpoint {path}: give a folder such as checkpoints/step-000000012000")
     files, step = _read_manifest(path)
+    if (named := _STEP.fullmatch(path.name)) and int(named[1]) != step:
+        raise UserError(f"checkpoint {path} is damaged: its {MANIFEST} is that of step {step}; take another one")
     for name, expected in files.items():
         reason = _damage(path / name, expected)
         if reason is not None:

@@ -4,6 +4,7 @@ import os
 import pickle
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import driver.training
 import evaluate
 import launch
 from actors.environment import environment_spec
-from common.config import AgentConfig, Config, LearnerConfig
+from common.config import AgentConfig, Config, EnvConfig, LearnerConfig
 from common.networks import build_network
 from common.policy import save_policy
 from driver.counters import Counters
@@ -124,7 +125,57 @@ OPTIONS = {
     "resume from a damaged checkpoint": ("--resume-from {damaged}", "target.pt has"),
     "resume of damaged checkpoints": ("--resume damaged", "every checkpoint in"),
     "resume of another version's checkpoint": ("--resume old-counters", "not of this version"),
+    "actors beyond memory": ("--actors.count 100000", "lower --actors.count"),
+    "learning rate that is no number": ("--learner.learning-rate nan", "--learner.learning-rate nan"),
+    "discount beyond floats": ("--agent.gamma 1e400", "--agent.gamma inf"),
+    "digits of another script in a stage": ("--env.stages \uff11-1", "no such stage"),
+    "address with a port beyond ports": ("--ray.address 127.0.0.1:99999", "no Ray answers"),
+    "run directory with a long name": (f"--run-dir {'x' * 300}", "File name too long"),
+    "run directory that is no UTF-8": ("--run-dir a\udcffb", "no UTF-8"),
+    "settings without end": ("--config deep.yaml", "nested too deeply"),
+    "settings that ask for help": ("--config help.yaml", "['--help'] is not a value"),
+    "settings that smuggle an option in": ("--config smuggled.yaml", "is not a value"),
+    "resume of emptied settings": ("--resume emptied", "cut short: it has no env"),
+    "resume of settings cut short": ("--resume cut", "cut short: it has no"),
+    "resume of a checkpoint of another network": ("--resume other-network", "does not fit the run's settings"),
+    "resume of a checkpoint of another environment": ("--resume other-environment", "is of another environment"),
+    "resume of negative counters": ("--resume negative-counters", "env_steps is -5"),
+    "resume of counters that are words": ("--resume word-counters", "counters are damaged"),
+    "resume of a best score that is no number": ("--resume nan-score", "the best score is (nan"),
+    "resume of a checkpoint with another one's name": ("--resume renamed", "every checkpoint in"),
+    "resume of an empty checkpoint": ("--resume hollow", "every checkpoint in"),
 }
+
+
+GRID = Config(env=EnvConfig(name="gridworld"))
+
+
+def odd_runs(folder: Path, learner: dict[str, Any]) -> None:
+    """Runs of the gridworld whose files are whole, and yet not what they should be."""
+    negative = Counters(env_steps=-5).to_json()
+    words = dict.fromkeys(Counters().to_json(), "x")
+    fine: dict[str, Any] = {"counters": Counters(updates=5).to_json(), "best": None}
+    for name, config, state in (
+        ("emptied", GRID, fine),
+        ("cut", GRID, fine),
+        ("other-network", replace(GRID, agent=AgentConfig(quantiles=7)), fine),
+        ("other-environment", Config(), fine),
+        ("negative-counters", GRID, fine | {"counters": negative}),
+        ("word-counters", GRID, fine | {"counters": words}),
+        ("nan-score", GRID, fine | {"best": [float("nan"), 1.0, 2.0]}),
+        ("renamed", GRID, fine),
+        ("hollow", GRID, fine),
+    ):
+        run = RunDirectory(folder / name)
+        run.create(dump_config(config), METADATA)
+        save_checkpoint(run.checkpoints, learner | {"updates": 5}, spec=SPEC, metadata={}, state=state)
+    (folder / "emptied/config.yaml").write_text("")
+    settings = folder / "cut/config.yaml"
+    settings.write_text(settings.read_text().partition("learner:")[0])
+    checkpoint = folder / "renamed/checkpoints/step-000000000005"
+    checkpoint.rename(checkpoint.with_name("step-999999999999"))
+    for path in (folder / "hollow/checkpoints/step-000000000005").iterdir():
+        path.unlink()
 
 
 @pytest.fixture
@@ -144,6 +195,10 @@ def runs(folder: Path) -> None:
             run.create(dump_config(Config()), METADATA)
         state = {"counters": counters, "best": None}
         save_checkpoint(run.checkpoints, learner | {"updates": 5}, spec=SPEC, metadata={}, state=state)
+    odd_runs(folder, learner)
+    (folder / "deep.yaml").write_text("a: " + "[" * 2_000)
+    (folder / "help.yaml").write_text("env: {stages: ['--help']}")
+    (folder / "smuggled.yaml").write_text("env: {stages: ['1-1', '--seed', '5']}")
     (folder / "no-settings/config.yaml").write_text("env: [")
     (folder / "no-metadata/run.json").write_text("{")
     next((folder / "damaged/checkpoints").glob("*/target.pt")).write_bytes(b"x")
@@ -223,6 +278,8 @@ PLACES = {
     "video is a folder": ("--video a-folder.mp4", "a-folder.mp4"),
     "json nowhere": ("--json absent/r.json", "does not exist"),
     "json is a folder": ("--json a-folder.mp4", "a-folder.mp4"),
+    "video without a suffix": ("--video a", "neither .mp4 nor .gif"),
+    "one file for both": ("--json a.gif --video a.gif", "give two files"),
 }
 
 

@@ -5,6 +5,7 @@ import re
 import resource
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from common.errors import UserError
 from common.networks import flatten
 from common.policy import load_policy
+from driver.recovery import Recovery
 from learner.checkpoint import (
     CheckpointError,
     load_checkpoint,
@@ -338,3 +340,30 @@ def test_two_saves_of_the_same_state_have_the_same_bytes(tmp_path: Path) -> None
     paths = [save_checkpoint(tmp_path / name, state, spec=VECTOR_SPEC, metadata={}, state={}) for name in ("a", "b")]
     for name in FILES:
         assert (paths[0] / name).read_bytes() == (paths[1] / name).read_bytes(), name
+
+
+def test_a_reader_beside_a_writer_that_keeps_one_always_finds_one(tmp_path: Path) -> None:
+    """As the replacement of a dead process does, with `--checkpoint.keep 1`."""
+    learner, said = make_learner(), list[str]()
+    save(tmp_path, learner)
+    recovery = Recovery(tmp_path, 1, said.append)
+    finished = threading.Event()
+
+    def write() -> None:
+        for _ in range(60):
+            train(learner, 1)
+            save(tmp_path, learner)
+            prune(tmp_path, keep=1)
+        finished.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    found = []
+    while not finished.is_set():
+        state = recovery.learner_state()
+        assert state is not None
+        found.append(state["updates"])
+    writer.join()
+    assert found == sorted(found)
+    assert len(set(found)) > 2
+    assert all(line.startswith("the new learner goes on from step-") for line in said)
