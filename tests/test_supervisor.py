@@ -27,7 +27,7 @@ from driver.ray_session import ClusterSize
 from driver.supervisor import Listener, RunFailedError, Supervisor
 from learner.remote import LearnerReport
 
-HANG_S = 5.0
+HANG_S = 15.0  # long enough for a busy machine, on which processes that are well hang for seconds
 CONFIG = Config(env=EnvConfig(name="gridworld"), replay=ReplayConfig(shards=1), ray=RayConfig(hang_s=HANG_S))
 
 
