@@ -196,6 +196,31 @@ def test_a_learner_that_dies_before_the_first_checkpoint_begins_afresh(tmp_path:
     assert "there is no checkpoint to go on from: the new learner begins afresh" in out
 
 
+@pytest.mark.slow
+def test_a_run_whose_driver_is_killed_leaves_no_process_and_goes_on_from_its_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = Path(tempfile.mkdtemp(prefix="ray-"))  # not tmp_path: the paths of sockets must be short
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    run = tmp_path / "run"
+    process = start(run, *GRID, "--checkpoint.interval-updates", "100")
+    wait_for(lambda: newest_checkpoint(run / "checkpoints") is not None, process)
+    children = list(descendants(process.pid))
+    process.kill()
+    process.communicate()
+    assert all_gone(children, 60)
+    newest = newest_checkpoint(run / "checkpoints")
+    assert newest is not None
+    step = load_checkpoint(newest).step
+    status, out, err = finish(start_raw("--resume", str(run), "--max-updates", str(step + 50)))
+    assert (status, err) == (0, "")
+    assert f"resuming from {newest.name}" in out
+    assert "the replay goes on as it was" in out
+    assert progress(run)[-1]["updates"] == step + 50
+    assert list(temporary.iterdir()) == []  # the killed driver's folder went with the next run
+    temporary.rmdir()
+
+
 @pytest.mark.parametrize(
     "role",
     [
