@@ -198,7 +198,8 @@ def _rage(
     limits = ["--max-minutes", "1000", "--checkpoint.interval-s", str(_CHECKPOINT_S)]
     command = [sys.executable, str(ROOT / "launch.py"), "--run-dir", str(run), *limits, *more]
     terminal = run.parent / "terminal"
-    environment = os.environ | {"TMPDIR": str(temporary)}
+    # PyTorch's cache is the user's, not the run's: an empty folder that stays.
+    environment = os.environ | {"TMPDIR": str(temporary), "TORCHINDUCTOR_CACHE_DIR": str(run.parent / "torch")}
     with terminal.open("w") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=environment)
         chaos = Chaos(run, process, nodes, rng, traces)
