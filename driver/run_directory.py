@@ -10,6 +10,8 @@ from typing import Any
 
 from common.errors import UserError
 
+_LOCK = ".lock"
+
 
 class RunDirectory:
     """Paths within a run's folder.
@@ -35,6 +37,11 @@ class RunDirectory:
         self.log_path = path / "mario.log"
         self.checkpoints = path / "checkpoints"
         self.best_policy = path / "best.pt"
+
+    @property
+    def was_worked_on(self) -> bool:
+        """Whether a session began here."""
+        return (self.path / _LOCK).exists()
 
     @property
     def holds_run(self) -> bool:
@@ -68,7 +75,7 @@ class RunDirectory:
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Keeps other drivers out; UserError if one is at work here."""
-        with (self.path / ".lock").open("w") as file:
+        with (self.path / _LOCK).open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
