@@ -1,4 +1,7 @@
-"""Files at a URI: a shared folder or object storage, whatever fsspec knows."""
+"""Files at a URI: a shared folder or object storage, whatever fsspec knows; S3 and Google's storage by pyarrow.
+
+fsspec's own library for S3 pins versions that others of our dependencies exclude, while pyarrow needs no other package.
+"""
 
 import hashlib
 from collections.abc import Callable
@@ -11,7 +14,7 @@ from common.errors import UserError, first_line
 
 _PIECE_BYTES: Final = 4 * 2**20
 _WITHOUT_FOLDERS: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oci", "oss"})
-_LIBRARIES: Final = {"s3": "pip install -c constraints.txt -e '.[s3]'", "gs": "pip install gcsfs"}
+_BY_PYARROW: Final = ("s3", "gs")
 
 _Result = TypeVar("_Result")
 
@@ -146,9 +149,9 @@ def open_store(option: str, uri: str) -> Store:
     if parts.scheme in ("file", "local") and (parts.netloc or parts.path in ("", "/")):
         raise UserError(f"{option} {uri}: write file:///PATH, with three slashes and a folder's whole path")
     try:
-        file_system, root = fsspec.core.url_to_fs(uri)
+        file_system, root = _by_pyarrow(uri) if parts.scheme in _BY_PYARROW else fsspec.core.url_to_fs(uri)
     except ImportError as error:
-        raise UserError(f"{option} {uri}: a library is missing: {_missing_library(parts.scheme, error)}") from None
+        raise UserError(f"{option} {uri}: a library is missing: {first_line(error)}") from None
     except Exception as error:
         raise UserError(f"{option} {uri}: {first_line(error)}") from None
     if not root.strip("/"):
@@ -156,9 +159,15 @@ def open_store(option: str, uri: str) -> Store:
     return Store(uri, file_system, root)
 
 
-def _missing_library(scheme: str, error: ImportError) -> str:
-    command = _LIBRARIES.get(scheme)
-    return first_line(error) if command is None else f"{first_line(error)}, with {command}"
+def _by_pyarrow(uri: str) -> tuple[Any, str]:
+    """fsspec's view of a pyarrow file system, and the path in it."""
+    try:
+        from fsspec.implementations.arrow import ArrowFSWrapper
+        from pyarrow.fs import FileSystem
+    except ImportError:
+        raise ImportError("pip install -c constraints.txt pyarrow") from None
+    file_system, root = FileSystem.from_uri(uri)
+    return ArrowFSWrapper(file_system), root
 
 
 def _copy(source: BinaryIO, target: Any) -> Written:
