@@ -9,6 +9,7 @@ import torch
 from common.config import Config
 from common.errors import UserError
 from driver.checkpoints import Start, read_start
+from driver.cluster import look_around
 from driver.display import Display
 from driver.limits import Limits
 from driver.mirror_start import check_mirror, start_mirror
@@ -67,13 +68,13 @@ def _train(
         signals.install()
         if signals.received is not None:
             raise KeyboardInterrupt
-        private = ray_address is None
-        cpus = machine_cores() if private else session.size.cpus
-        plan = make_plan(config, cpus=cpus, gpus=session.size.gpus, private=private)
-        if not private:
-            check_memory(
-                config.replay.capacity, transition_bytes(config, Roles(config, plan).spec), session.size.memory_bytes
-            )
+        cluster = None if ray_address is None else look_around(config)
+        if cluster is None:
+            plan = make_plan(config, cpus=machine_cores(), gpus=session.size.gpus, private=True)
+        else:
+            plan = cluster.plan
+            each = transition_bytes(config, Roles(config, plan).spec)
+            check_memory(config.replay.capacity, each, cluster.size.memory_bytes)
         if options.resume:
             begin.counters.sessions += 1
         else:
@@ -83,7 +84,7 @@ def _train(
             if options.checkpoint is not None:
                 begin.remarks.extend(_set_aside(run, options.checkpoint))
             mirror = None if store is None else start_mirror(store, run, begin, config.checkpoint.keep)
-            training = Training(options, plan, begin, limits, display, mirror)
+            training = Training(options, plan, begin, limits, display, mirror, cluster)
             training.introduce(session)
             return training.run(signals)
 

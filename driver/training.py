@@ -11,16 +11,20 @@ from common.config import Config
 from common.types import ShardStats
 from driver.actor_states import read_actor_states
 from driver.checkpoints import CheckpointWriter, Start
+from driver.cluster import Cluster
 from driver.counters import ShardTotals
+from driver.demand import Demand
 from driver.display import Display, Status, clock
 from driver.elastic import ElasticActors
 from driver.episode_log import EpisodeLog
 from driver.evaluations import BestPolicy, describe, describe_briefly, protocol_options
+from driver.failures import RunFailedError
 from driver.introduction import introduction
 from driver.limits import Limits
 from driver.metrics import Metrics, evaluation_lines, evaluation_scalars, progress_line, window_scalars
 from driver.mirror import Mirror
 from driver.options import LaunchOptions, dump_config
+from driver.placement import Placement
 from driver.plan import Plan, transition_bytes
 from driver.ray_session import Session
 from driver.recovery import Recovery
@@ -28,8 +32,9 @@ from driver.replay_files import restore_replay
 from driver.roles import Roles
 from driver.run_directory import RunDirectory
 from driver.saving import Saving
+from driver.slots import Listener
 from driver.stop import StopSignals
-from driver.supervisor import Listener, RunFailedError, Supervisor
+from driver.supervisor import Supervisor
 from driver.window import Window
 from learner.checkpoint import newest_checkpoint
 from learner.remote import LearnerReport
@@ -56,6 +61,7 @@ class Training:
         limits: Limits,
         display: Display,
         mirror: Mirror | None,
+        cluster: Cluster | None,
     ) -> None:
         counters = begin.counters
         self._begin = begin
@@ -66,7 +72,8 @@ class Training:
         self._counters = counters
         self._limits = limits
         self._display = display
-        roles = Roles(self._config, plan)
+        self._cluster = cluster
+        roles = Roles(self._config, plan, Placement() if cluster is None else cluster.placement)
         self._supervisor = Supervisor(
             roles,
             limits,
@@ -101,7 +108,7 @@ class Training:
     def introduce(self, session: Session) -> None:
         """Says what was found and what will be done."""
         config, plan, say = self._config, self._plan, self._event
-        for line in introduction(config, plan, session):
+        for line in introduction(config, plan, session, self._cluster):
             say(line)
         say(f"run directory {self._run_dir.path}")
         say(f"watch it with: tensorboard --host localhost --logdir {self._run_dir.path}")
@@ -111,8 +118,9 @@ class Training:
             say(f"resuming from {self._begin.data.path.name}: {self._counters.env_steps:,} env steps")
         elif self._counters.sessions:
             say("resuming a run that has no checkpoint yet: starting from its beginning")
-        if session.address is not None and config.actors.count == "auto":
-            self._elastic = ElasticActors(plan, self._supervisor, say)
+        if self._cluster is not None:
+            _, placement, code, _ = self._cluster
+            self._elastic = ElasticActors(config.actors.count, placement, code, Demand().ask, self._supervisor, say)
         each = transition_bytes(config, Roles(config, plan).spec)
         _log.info("replay capacity %d, at most %d bytes each", config.replay.capacity, each)
         text = "".join(f"    {line}\n" for line in dump_config(config).splitlines())
