@@ -12,6 +12,10 @@ _INTERVAL_S = 3.0
 class Resizable(Protocol):
     """What has actors."""
 
+    @property
+    def complete(self) -> bool:
+        """Whether all of them answer."""
+
     def resize(self, actors: int) -> None:
         """Makes them so many."""
 
@@ -98,7 +102,8 @@ class ElasticActors:
             self._say(f"the cluster has {total(usable).description} now: {_actors(actors)} instead of {had}")
             self._supervisor.resize(actors)
         self._supervisor.settle()
-        if self._count != "auto":
+        # Not before all processes have their cores: a task that takes one of these for a moment would be in their way.
+        if self._count != "auto" and self._supervisor.complete:
             self._ask_for_cores(self._count - min(self._count, self._placement.room(keep=False)), self._code.refused())
 
 

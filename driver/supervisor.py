@@ -118,6 +118,11 @@ class Supervisor:
         return sum(slot.reported for slot in self._actors)
 
     @property
+    def complete(self) -> bool:
+        """Whether learner and actors have their places: all answer."""
+        return self._slots[_LEARNER].reported and self.actors_alive == self._count
+
+    @property
     def evaluating(self) -> bool:
         """Whether an evaluation is going on."""
         return self._evaluating

@@ -18,6 +18,8 @@ GIB = 2**30
 
 
 class _Supervisor:
+    complete = True
+
     def __init__(self) -> None:
         self.sizes: list[int] = []
 
@@ -93,6 +95,9 @@ def test_a_fixed_number_of_actors_comes_with_the_cores_and_the_missing_ones_are_
         scene.with_nodes(**cores)
     assert scene.supervisor.sizes == [4, 6, 4]
     assert [cores for cores, _ in scene.asked] == [4, 2, 0, 2]
+    scene.supervisor.complete = False
+    scene.with_nodes()
+    assert len(scene.asked) == 4
 
 
 def test_a_node_that_joins_with_other_code_is_named_once_and_gets_no_actors() -> None:
