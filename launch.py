@@ -12,12 +12,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from driver.options import parse_options
     from driver.ray_address import find_address, prepare_environment
 
+    options = None
     try:
         options = parse_options(sys.argv[1:] if argv is None else argv)
         address = find_address(options.config.ray.address)
         prepare_environment(address)
         # Imported only now: Ray reads its environment at import, and a mistake above is answered at once.
-        from driver.training import train
+        from driver.train import train
 
         return train(options, address)
     except KeyboardInterrupt:
@@ -27,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except UserError as error:
+        if options is not None:
+            options.abandon()
         print(f"launch.py: error: {error}", file=sys.stderr)
         return 2
 

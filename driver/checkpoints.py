@@ -142,6 +142,11 @@ class Start:
     best: Score | None = None
     remarks: list[str] = field(default_factory=list)  # for the user
 
+    @property
+    def step(self) -> int:
+        """The checkpoint's updates, 0 without one."""
+        return 0 if self.data is None else self.data.step
+
 
 def read_start(run: RunDirectory, chosen: Path | None) -> Start:
     """What a resumed run starts from.

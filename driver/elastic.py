@@ -1,10 +1,10 @@
 """The number of actors follows the cluster."""
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
 
-from driver.plan import Plan, actors_that_fit
-from driver.ray_session import ClusterSize, cluster_size
+from driver.nodes import Node, alive_nodes, total
+from driver.placement import Placement
 
 _INTERVAL_S = 3.0
 
@@ -12,42 +12,99 @@ _INTERVAL_S = 3.0
 class Resizable(Protocol):
     """What has actors."""
 
+    @property
+    def complete(self) -> bool:
+        """Whether all of them answer."""
+
     def resize(self, actors: int) -> None:
         """Makes them so many."""
 
+    def settle(self) -> None:
+        """Finds other places for actors that wait in vain."""
+
+
+class Code(Protocol):
+    """Tells which nodes run the head's code."""
+
+    def ask(self, nodes: Sequence[Node]) -> None:
+        """Asks those that were not asked yet."""
+
+    def take_differing(self) -> list[str]:
+        """Those that answered and run other code, in words."""
+
+    def same(self, nodes: Sequence[Node]) -> list[Node]:
+        """Those that run the head's."""
+
+    def refused(self) -> list[str]:
+        """The ids of those that do not."""
+
+    def warn(self, differing: str) -> str:
+        """A line for the user."""
+
+
+def actors_of(count: int | Literal["auto"], placement: Placement) -> int:
+    """Actors that a cluster has cores for now, at least one and not more than are wanted."""
+    room = placement.room(keep=count == "auto")
+    return max(1, room if count == "auto" else min(count, room))
+
 
 class ElasticActors:
-    """Looks now and then how large the cluster is, and makes the actors as many as fit.
+    """Looks now and then what nodes there are, and makes the actors as many as fit.
 
     Args:
-        plan: the run's at its start.
+        count: actors that are wanted.
+        placement: knows the nodes.
+        code: tells which of them run the head's code.
+        ask_for_cores: is told how many are missing, and on which nodes they would not count.
         supervisor: has the actors.
         say: takes one line for the user.
     """
 
-    def __init__(self, plan: Plan, supervisor: Resizable, say: Callable[[str], None]) -> None:
-        self._plan = plan
+    def __init__(
+        self,
+        count: int | Literal["auto"],
+        placement: Placement,
+        code: Code,
+        ask_for_cores: Callable[[int, Sequence[str]], None],
+        supervisor: Resizable,
+        say: Callable[[str], None],
+    ) -> None:
+        self._count: int | Literal["auto"] = count
+        self._placement = placement
+        self._code = code
+        self._ask_for_cores = ask_for_cores
         self._supervisor = supervisor
         self._say = say
-        self._actors = plan.actors
+        self._actors = actors_of(count, placement)
         self._next = 0.0
 
-    def follow(self, now: float, look: Callable[[], ClusterSize] = cluster_size) -> None:
+    def follow(self, now: float, look: Callable[[], list[Node]] = alive_nodes) -> None:
         """To be called often.
 
         Args:
             now: time.monotonic().
-            look: tells the cluster's size.
+            look: tells the cluster's nodes.
         """
         if now < self._next:
             return
         self._next = now + _INTERVAL_S
-        size = look()
-        actors = actors_that_fit(self._plan, size.cpus)
+        nodes = look()
+        self._code.ask(nodes)
+        for differing in self._code.take_differing():
+            self._say(self._code.warn(differing))
+        usable = self._code.same(nodes)
+        if not usable:  # at a moment when Ray does not know its nodes
+            return
+        self._placement.update(usable)
+        actors = actors_of(self._count, self._placement)
         if actors != self._actors:
-            self._say(f"the cluster has {size.description} now: {_actors(actors)} instead of {self._actors}")
-            self._actors = actors
+            had, self._actors = self._actors, actors
+            self._say(f"the cluster has {total(usable).description} now: {_actors(actors)} instead of {had}")
             self._supervisor.resize(actors)
+        self._supervisor.settle()
+        # Not before all processes have their cores: a task that takes one of these for a moment would be in their way.
+        if self._count != "auto" and self._supervisor.complete:
+            self._ask_for_cores(self._count - min(self._count, self._placement.room(keep=False)), self._code.refused())
 
 
 def _actors(number: int) -> str:

@@ -7,6 +7,7 @@ import difflib
 import io
 import itertools
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +21,9 @@ from common.config import Config
 from common.errors import UserError
 from common.presets import PRESETS
 from common.validation import validate
+from driver.fetching import fetched_run
 from driver.run_directory import RunDirectory, newest_run
+from driver.store import is_uri
 
 RUNS = Path("runs")
 
@@ -47,6 +50,7 @@ _DESCRIPTION = f"""Trains Mario: Ray actors play, a sharded replay stores, one l
   --config FILE     YAML file of settings, on top of the preset
   --run-dir DIR     folder of this run (default: runs/TIME_STAGES); refused when it holds a run already
   --resume [DIR]    go on with the run in DIR, else in --run-dir, else with the newest under runs/
+  --resume URI      go on with the run that was mirrored there (--checkpoint.uri), in a new folder of this machine
   --resume-from DIR go on from this checkpoint of a run instead of its newest one
 
 The options below come on top. A run without any limit ends after 30 minutes."""
@@ -62,6 +66,13 @@ class LaunchOptions:
     resume: bool
     checkpoint: Path | None = None  # to resume from; None: the newest
     arguments: tuple[str, ...] = ()  # of the command line
+    fetched: str | None = None  # the URI that the run's folder was made from
+    remarks: tuple[str, ...] = ()  # for the user
+
+    def abandon(self) -> None:
+        """Removes a folder that was fetched for a session which did not begin."""
+        if self.fetched is not None and not self.run.was_worked_on:
+            shutil.rmtree(self.run.path, ignore_errors=True)
 
 
 def parse_options(argv: Sequence[str]) -> LaunchOptions:
@@ -143,6 +154,8 @@ _SECTIONS = list(dict.fromkeys(name.partition(".")[0] for name in _KNOWN if "." 
 
 
 def _resume(own: argparse.Namespace, arguments: Sequence[str]) -> LaunchOptions:
+    if own.resume and is_uri(own.resume):
+        return _resume_uri(own, arguments)
     if own.resume and own.run_dir is not None and Path(own.resume) != own.run_dir:
         raise UserError(f"--resume {own.resume} and --run-dir {own.run_dir} name two runs; give one")
     if own.resume_from is not None:
@@ -152,15 +165,49 @@ def _resume(own: argparse.Namespace, arguments: Sequence[str]) -> LaunchOptions:
     else:
         path = Path(own.resume) if own.resume else own.run_dir or newest_run(RUNS)
     run = RunDirectory(path)
+    config, preset = _continuation(own, arguments, run, str(path))
+    return LaunchOptions(config, preset, run, resume=True, checkpoint=own.resume_from)
+
+
+def _resume_uri(own: argparse.Namespace, arguments: Sequence[str]) -> LaunchOptions:
+    """Makes the run's folder on this machine from its newest whole copy."""
+    uri: str = own.resume
+    if own.resume_from is not None:
+        raise UserError(f"--resume-from {own.resume_from} is no checkpoint of --resume {uri}, whose newest is taken")
+    if own.run_dir is not None:
+        RunDirectory(own.run_dir).check_free()
+    parent = RUNS if own.run_dir is None else own.run_dir.parent
+    with fetched_run(uri, parent) as fetched:
+        run = RunDirectory(fetched.path)
+        config, preset = _continuation(own, arguments, run, uri, uri=uri)
+        final = RunDirectory(own.run_dir or _fresh_path(config))
+        fetched.path.rename(final.path)
+    remarks = (*fetched.remarks, f"{uri}/{fetched.copy} was fetched into {final.path}")
+    return LaunchOptions(config, preset, final, resume=True, fetched=uri, remarks=remarks)
+
+
+def _continuation(
+    own: argparse.Namespace, arguments: Sequence[str], run: RunDirectory, shown: str, **checkpoint: Any
+) -> tuple[Config, str]:
+    """Settings and preset of a run that is resumed.
+
+    Args:
+        own: `launch.py`'s own options.
+        arguments: the settings on the command line.
+        run: its folder.
+        shown: what the user calls it.
+        checkpoint: settings of its checkpoints that take the place of the run's.
+    """
     run.check_resumable()
     preset = run.read_metadata()["preset"]
     if own.preset not in (None, preset):
-        raise UserError(f"--preset {own.preset} contradicts {path}, which was started with {preset}")
+        raise UserError(f"--preset {own.preset} contradicts {shown}, which was started with {preset}")
     before = _load_whole(run.config_path)
+    before = dataclasses.replace(before, checkpoint=dataclasses.replace(before.checkpoint, **checkpoint))
     config = _with_arguments(_with_file(before, own.config), arguments)
-    _refuse_contradictions(flatten(before), flatten(config), path)
+    _refuse_contradictions(flatten(before), flatten(config), shown)
     validate(config)
-    return LaunchOptions(config, str(preset), run, resume=True, checkpoint=own.resume_from)
+    return config, str(preset)
 
 
 def _run_of(checkpoint: Path) -> Path:
@@ -173,11 +220,11 @@ def _run_of(checkpoint: Path) -> Path:
     return run
 
 
-def _refuse_contradictions(before: dict[str, Any], after: dict[str, Any], path: Path) -> None:
+def _refuse_contradictions(before: dict[str, Any], after: dict[str, Any], run: str) -> None:
     changed = [key for key in after if after[key] != before[key] and not key.startswith(_CHANGEABLE)]
     if changed:
         listed = ", ".join(f"{_option(key)} (the run has {_show(before[key])})" for key in changed)
-        raise UserError(f"these settings contradict the run in {path}: {listed}; leave them out or start a new run")
+        raise UserError(f"these settings contradict the run in {run}: {listed}; leave them out or start a new run")
 
 
 def _fresh_path(config: Config) -> Path:

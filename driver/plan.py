@@ -44,7 +44,7 @@ def make_plan(config: Config, *, cpus: int, gpus: int, private: bool) -> Plan:
 
     Args:
         config: the run's.
-        cpus: cores of the machine or the cluster.
+        cpus: cores of the machine, or of the learner's node in a cluster, whose other nodes only have more actors.
         gpus: its GPUs.
         private: whether Ray is the run's own: then its processes may share cores.
 
@@ -63,11 +63,6 @@ def make_plan(config: Config, *, cpus: int, gpus: int, private: bool) -> Plan:
     core = resolve_core(config.env.core) if config.env.name in ("mario", "synthetic") else None
     resolve_saved_starts(config.actors.saved_starts, config.env)
     return Plan(actors, "cuda" if on_gpu else "cpu", threads, learner_cpus, core)
-
-
-def actors_that_fit(plan: Plan, cpus: int) -> int:
-    """Actors that a cluster of so many cores has room for beside the learner, at least one."""
-    return max(1, cpus - plan.learner_cpus)
 
 
 def _auto_actors(cpus: int, learner_cpus: int, private: bool) -> int:

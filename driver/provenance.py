@@ -1,5 +1,6 @@
 """What a run is made from: its command and the code's commit."""
 
+import secrets
 import shlex
 import subprocess
 from collections.abc import Sequence
@@ -19,9 +20,10 @@ def describe_origin(preset: str, arguments: Sequence[str]) -> dict[str, Any]:
         arguments: `launch.py`'s.
 
     Returns:
-        `preset`, `version`, `command` and what `describe_commit` says.
+        `id`, that no other run has, `preset`, `version`, `command` and what `describe_commit` says.
     """
     return {
+        "id": secrets.token_hex(8),
         "preset": preset,
         "version": version("apex-mario"),
         "command": shlex.join(["python", "launch.py", *arguments]),

@@ -1,6 +1,6 @@
 """Creates the roles' processes from the settings."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -10,6 +10,7 @@ from actors.remote import RemoteActor, RemoteEvaluator
 from common.config import Config, EnvConfig
 from common.seeding import role_seed
 from common.types import EnvironmentSpec
+from driver.placement import Placement
 from driver.plan import Plan, build_limiter
 from learner.remote import RemoteLearner
 from replay.remote import start_shard
@@ -29,6 +30,7 @@ class Roles:
 
     config: Config
     plan: Plan
+    placement: Placement = field(default_factory=Placement)
 
     @property
     def spec(self) -> EnvironmentSpec:
@@ -51,6 +53,7 @@ class Roles:
             limiter=build_limiter(self.config),
             seed=role_seed(self.config.seed, "replay", index, incarnation),
             incarnation=incarnation,
+            **self.placement.beside_learner(),
         )
 
     def learner(self, shards: list[Any], state: dict[str, Any] | None, version: int) -> Any:
@@ -68,6 +71,7 @@ class Roles:
             num_cpus=self.plan.learner_cpus,
             num_gpus=1 if on_gpu else 0,
             concurrency_groups={"control": 1},
+            **self.placement.beside_learner(),
         )
         return process.remote(
             spec=self.spec,
@@ -90,9 +94,9 @@ class Roles:
         learner: Any,
         state: dict[str, Any] | None,
     ) -> Any:
-        """Actor `index` of `count`, on any node with a free core, fresh or from a checkpoint's state."""
+        """Actor `index` of `count`, fresh or from a checkpoint's state."""
         config = self.config
-        return _process(RemoteActor, num_cpus=1, scheduling_strategy="SPREAD").remote(
+        return _process(RemoteActor, num_cpus=1, **self.placement.for_actor(index)).remote(
             env=self._env,
             agent=config.agent,
             actors=config.actors,
@@ -107,6 +111,6 @@ class Roles:
 
     def evaluator(self) -> Any:
         """The evaluator beside training."""
-        return _process(RemoteEvaluator, num_cpus=0).remote(
+        return _process(RemoteEvaluator, num_cpus=0, **self.placement.beside_learner()).remote(
             env=self._env, agent=self.config.agent, evaluation=self.config.eval, seed=self.config.seed
         )

@@ -11,6 +11,8 @@ from typing import Any
 from common.errors import UserError
 from common.files import write_all_atomically
 
+_LOCK = ".lock"
+
 
 class RunDirectory:
     """Paths within a run's folder.
@@ -36,6 +38,11 @@ class RunDirectory:
         self.log_path = path / "mario.log"
         self.checkpoints = path / "checkpoints"
         self.best_policy = path / "best.pt"
+
+    @property
+    def was_worked_on(self) -> bool:
+        """Whether a session began here."""
+        return (self.path / _LOCK).exists()
 
     @property
     def holds_run(self) -> bool:
@@ -78,7 +85,7 @@ class RunDirectory:
     def lock(self) -> Iterator[None]:
         """Keeps other drivers out; UserError if one is at work here."""
         try:
-            file = (self.path / ".lock").open("w")
+            file = (self.path / _LOCK).open("w")
         except OSError as error:
             raise UserError(f"cannot write into the run directory {self.path}: {error.strerror}") from None
         with file:

@@ -7,20 +7,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnschedulableError, RayActorError, RayError
 
 from actors.remote import ActorReport, EvaluationReport
-from common.errors import UserError, first_line
+from common.errors import UserError
 from common.types import ShardStats
 from driver.calls import Calls, Failure, NoAnswerError
 from driver.counters import Counters
+from driver.failures import RunFailedError, cause, failed, named, split
 from driver.limits import Limits
-from driver.plan import actors_that_fit
-from driver.ray_session import cluster_size
+from driver.nodes import alive_nodes
 from driver.roles import Roles
+from driver.slots import Listener, Recovery, Slot, answered
 from learner.remote import LearnerReport
 
 _SLICE_S = 1.0
@@ -30,43 +31,6 @@ _INCARNATIONS_PER_SESSION = 1_000
 # The last slice of an evaluation draws its animation, which takes a multiple of a slice for a long episode.
 _ANIMATION_PATIENCE = 5.0
 _ACTOR, _SHARD, _LEARNER, _EVALUATOR = "actor", "replay shard", "learner", "evaluator"
-
-
-class RunFailedError(Exception):
-    """The run cannot go on; the message is its cause in one line."""
-
-
-@dataclass
-class Listener:
-    """Whom the supervisor tells what."""
-
-    actor: Callable[[ActorReport], None]
-    learner: Callable[[LearnerReport], None]
-    shard: Callable[[int, ShardStats], None]
-    evaluation: Callable[[EvaluationReport], None]
-    replaced: Callable[[str, int], None]  # a kind of role and which: another process has its place
-    event: Callable[[str], None]  # one line for the user
-
-
-class Recovery(Protocol):
-    """What replacements start from."""
-
-    def learner_state(self) -> dict[str, Any] | None:
-        """A new learner's state; None: it begins afresh."""
-
-    def fill(self, index: int, shard: Any) -> None:
-        """Gives a new, empty shard its contents; called in a thread of its own."""
-
-
-@dataclass
-class _Slot:
-    """One place in the system: the process that holds it now, and its predecessors."""
-
-    handle: Any
-    incarnation: int
-    deaths_in_a_row: int = 0  # without progress between them
-    epsilons: tuple[float, float] = (0.0, 0.0)  # an actor's
-    reported: bool = False  # since the last replacement
 
 
 @dataclass
@@ -79,7 +43,7 @@ class Supervisor:
     listener: Listener
     recovery: Recovery
     _calls: Calls = field(default_factory=Calls)
-    _slots: dict[str, _Slot] = field(default_factory=dict)  # by kind and, of shards and actors, number
+    _slots: dict[str, Slot] = field(default_factory=dict)  # by kind and, of shards and actors, number
     _filling: set[Future[None]] = field(default_factory=set)  # new shards
     _retired: dict[int, int] = field(default_factory=dict)  # the next incarnations of actors that were ended
     _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(thread_name_prefix="fill"))
@@ -114,14 +78,14 @@ class Supervisor:
         incarnation = self._first_incarnation()
         self._count = self.roles.plan.actors
         for index in range(self.roles.config.replay.shards):
-            self._slots[_shard(index)] = _Slot(self.roles.shard(index, incarnation), incarnation)
+            self._slots[_shard(index)] = Slot(self.roles.shard(index, incarnation), incarnation)
         fill(self.shards)
-        self._slots[_LEARNER] = _Slot(self._new_learner(learner_state), incarnation)
+        self._slots[_LEARNER] = Slot(self._new_learner(learner_state), incarnation)
         for index in range(self._count):
             self._add_actor(index, actor_states.get(index))
         self._run_learner()
         if self.roles.config.eval.enabled:
-            self._slots[_EVALUATOR] = _Slot(self.roles.evaluator(), incarnation)
+            self._slots[_EVALUATOR] = Slot(self.roles.evaluator(), incarnation)
 
     def resize(self, actors: int) -> None:
         """Makes the actors so many: adds some, or ends those with the highest indices; each hears of its new epsilons.
@@ -136,6 +100,15 @@ class Supervisor:
         for index in range(before, actors):
             self._add_actor(index, None)
 
+    def settle(self) -> None:
+        """Finds other places for actors that wait in vain where they were sent to."""
+        for index, slot in enumerate(self._actors):
+            if not slot.reported and self.roles.placement.is_stranded(index):
+                self._calls.forget(_actor(index))
+                ray.kill(slot.handle)
+                slot.incarnation += 1
+                self._replace_actor(index)
+
     @property
     def actors_wanted(self) -> int:
         """Actors that there are to be; some may wait for their place in the cluster."""
@@ -145,6 +118,11 @@ class Supervisor:
     def actors_alive(self) -> int:
         """Actors that have answered since they were last replaced."""
         return sum(slot.reported for slot in self._actors)
+
+    @property
+    def complete(self) -> bool:
+        """Whether learner and actors have their places: all answer."""
+        return self._slots[_LEARNER].reported and self.actors_alive == self._count
 
     @property
     def evaluating(self) -> bool:
@@ -205,7 +183,7 @@ class Supervisor:
         while len(self._calls) and time.monotonic() < deadline:
             for failure in self._calls.poll(0.2):
                 if failure.role == _LEARNER:
-                    raise _failed(failure)
+                    raise failed(failure)
         self._calls = Calls()
 
     def learner_state(self, timeout_s: float) -> dict[str, Any]:
@@ -217,7 +195,7 @@ class Supervisor:
         try:
             state: dict[str, Any] = ray.get(self._learner.state.remote(), timeout=timeout_s)
         except RayError as error:
-            raise _failed(Failure(_LEARNER, error)) from error
+            raise failed(Failure(_LEARNER, error)) from error
         return state
 
     def final_shard_stats(self, timeout_s: float) -> None:
@@ -246,7 +224,7 @@ class Supervisor:
                     self.listener.evaluation(report)
                     return
         except RayError as error:
-            self.listener.event(f"the final evaluation failed: {_cause(error)}")
+            self.listener.event(f"the final evaluation failed: {cause(error)}")
             return
         self.listener.event("the final evaluation was cut short")
 
@@ -255,7 +233,7 @@ class Supervisor:
         return self._slots[_LEARNER].handle
 
     @property
-    def _actors(self) -> list[_Slot]:
+    def _actors(self) -> list[Slot]:
         return [self._slots[_actor(index)] for index in range(self._count)]
 
     def _first_incarnation(self) -> int:
@@ -267,13 +245,14 @@ class Supervisor:
 
     def _add_actor(self, index: int, state: dict[str, Any] | None) -> None:
         incarnation = self._retired.get(index, self._first_incarnation())
-        self._slots[_actor(index)] = _Slot(self._new_actor(index, incarnation, state), incarnation)
+        self._slots[_actor(index)] = Slot(self._new_actor(index, incarnation, state), incarnation)
         self._run_actor(index)
 
     def _remove_actor(self, index: int) -> None:
         slot = self._slots.pop(_actor(index))
         self._retired[index] = slot.incarnation + 1
         self._calls.forget(_actor(index))
+        self.roles.placement.release(index)
         ray.kill(slot.handle)
 
     def _new_learner(self, state: dict[str, Any] | None) -> Any:
@@ -290,7 +269,7 @@ class Supervisor:
     def _actor_answered(self, index: int, report: ActorReport) -> None:
         slot = self._slots[_actor(index)]
         slot.epsilons = (report.epsilon_low, report.epsilon_high)
-        _answered(slot, progress=report.env_steps > 0)
+        answered(slot, progress=report.env_steps > 0)
         self.listener.actor(report)
         self._run_actor(index)
 
@@ -301,7 +280,7 @@ class Supervisor:
         self._calls.start(_LEARNER, reference, self._learner_answered)
 
     def _learner_answered(self, report: LearnerReport) -> None:
-        _answered(self._slots[_LEARNER], progress=report.updates > 0)
+        answered(self._slots[_LEARNER], progress=report.updates > 0)
         self.listener.learner(report)
         self._run_learner()
 
@@ -315,7 +294,7 @@ class Supervisor:
                 self._calls.start(_shard(index), shard.stats.remote(), done)
 
     def _shard_answered(self, index: int, stats: ShardStats) -> None:
-        _answered(self._slots[_shard(index)], progress=stats.inserts > 0)
+        answered(self._slots[_shard(index)], progress=stats.inserts > 0)
         self.listener.shard(index, stats)
 
     def _begin_evaluation(self, best: float, policy: tuple[int, list[Any]]) -> None:
@@ -329,7 +308,7 @@ class Supervisor:
             self._calls.start(_EVALUATOR, reference, self._evaluator_answered, patience=_ANIMATION_PATIENCE)
 
     def _evaluator_answered(self, report: EvaluationReport | None) -> None:
-        _answered(self._slots[_EVALUATOR], progress=True)
+        answered(self._slots[_EVALUATOR], progress=True)
         if report is None:
             self._run_evaluator()
         else:
@@ -337,10 +316,10 @@ class Supervisor:
             self.listener.evaluation(report)
 
     def _handle(self, failure: Failure) -> None:
-        if not isinstance(failure.error, RayActorError | NoAnswerError):
-            raise _failed(failure)
+        if not isinstance(failure.error, RayActorError | ActorUnschedulableError | NoAnswerError):
+            raise failed(failure)
         self._bury(failure)
-        kind, index = _split(failure.role)
+        kind, index = split(failure.role)
         if kind == _ACTOR:
             self._replace_actor(index)
         elif kind == _SHARD:
@@ -357,16 +336,18 @@ class Supervisor:
         slot.deaths_in_a_row += 1
         if slot.deaths_in_a_row >= _MAX_DEATHS_IN_A_ROW:
             raise RunFailedError(
-                f"{_named(role)} died {slot.deaths_in_a_row} times in a row without progress: {_cause(failure.error)}"
+                f"{named(role)} died {slot.deaths_in_a_row} times in a row without progress: {cause(failure.error)}"
             )
         slot.incarnation += 1
         slot.reported = False
         self._calls.forget(role)
         ray.kill(slot.handle)
-        kind, index = _split(role)
+        if self.roles.placement.home is not None:
+            self.roles.placement.keep(alive_nodes())
+        kind, index = split(role)
         name = kind.replace(" ", "_")
         self.counters.restarts[name] = self.counters.restarts.get(name, 0) + 1
-        self.listener.event(f"{_named(role)} died ({_cause(failure.error)}); a new one takes its place")
+        self.listener.event(f"{named(role)} died ({cause(failure.error)}); a new one takes its place")
         self.listener.replaced(kind, index)
 
     def _replace_actor(self, index: int) -> None:
@@ -409,8 +390,8 @@ class Supervisor:
 
     def _displace_actors(self) -> range:
         """Ends the actors that a cluster which has shrunk has no room for beside the learner; returns their indices."""
-        room = actors_that_fit(self.roles.plan, cluster_size().cpus)
-        displaced = range(room, self._count)
+        placement = self.roles.placement
+        displaced = range(max(1, placement.room(keep=False)) if placement.home else self._count, self._count)
         for index in displaced:
             self._remove_actor(index)
         return displaced
@@ -422,39 +403,3 @@ def _actor(index: int) -> str:
 
 def _shard(index: int) -> str:
     return f"{_SHARD} {index}"
-
-
-def _split(role: str) -> tuple[str, int]:
-    """Kind and number of a role; 0 where there is one alone."""
-    kind, _, number = role.rpartition(" ")
-    return (kind, int(number)) if number.isdecimal() else (role, 0)
-
-
-def _named(role: str) -> str:
-    """A role in a sentence: "actor 3", "the learner"."""
-    return role if role[-1].isdecimal() else f"the {role}"
-
-
-def _answered(slot: _Slot, *, progress: bool) -> None:
-    slot.reported = True
-    if progress:
-        slot.deaths_in_a_row = 0
-
-
-def _failed(failure: Failure) -> RunFailedError:
-    return RunFailedError(f"{_named(failure.role)} failed: {_cause(failure.error)}")
-
-
-def _cause(error: RayError) -> str:
-    """The reason in one line; Ray's own text is a page."""
-    if isinstance(error, RayTaskError):
-        return f"{type(error.cause).__name__}: {first_line(error.cause)}"
-    if isinstance(error, ActorDiedError) and "creation task" in str(error):
-        return _last_line(str(error))
-    if isinstance(error, RayActorError):
-        return "its process is gone"
-    return first_line(error)
-
-
-def _last_line(text: str) -> str:
-    return first_line("\n".join(reversed(text.splitlines())))

@@ -1,45 +1,44 @@
-"""One training session from start to end: what `launch.py` does once it knows its options."""
+"""One training session, from its processes' start to its end."""
 
 import contextlib
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
-import torch
-
-from actors.environment import environment_spec
 from actors.remote import ActorReport, EvaluationReport
 from common.config import Config
-from common.errors import UserError
 from common.types import ShardStats
 from driver.actor_states import read_actor_states
-from driver.checkpoints import CheckpointWriter, Saved, Start, check_fits, read_start
+from driver.checkpoints import CheckpointWriter, Start
+from driver.cluster import Cluster
 from driver.counters import ShardTotals
+from driver.demand import Demand
 from driver.display import Display, Status, clock
 from driver.elastic import ElasticActors
 from driver.episode_log import EpisodeLog
 from driver.evaluations import BestPolicy, describe, describe_briefly, protocol_options
+from driver.failures import RunFailedError
 from driver.introduction import introduction
 from driver.limits import Limits
 from driver.metrics import Metrics, evaluation_lines, evaluation_scalars, progress_line, window_scalars
+from driver.mirror import Mirror
 from driver.options import LaunchOptions, dump_config
-from driver.plan import Plan, machine_cores, make_plan, memory_for_replay, transition_bytes
-from driver.provenance import describe_origin
-from driver.ray_session import Session, ray_session
+from driver.placement import Placement
+from driver.plan import Plan, transition_bytes
+from driver.ray_session import Session
 from driver.recovery import Recovery
 from driver.replay_files import restore_replay
 from driver.roles import Roles
 from driver.run_directory import RunDirectory
+from driver.saving import Saving
+from driver.slots import Listener
 from driver.standstill import Standstill
 from driver.stop import StopSignals
-from driver.supervisor import Listener, RunFailedError, Supervisor
+from driver.supervisor import Supervisor
 from driver.window import Window
-from learner.checkpoint import CheckpointError, newest_checkpoint, set_aside_newer
+from learner.checkpoint import newest_checkpoint
 from learner.remote import LearnerReport
-from replay.memory import available_memory, check_memory
 
 _log = logging.getLogger("apex-mario")
 
@@ -52,107 +51,6 @@ _FINAL_EVALUATION_S = 180.0
 _STATS_TIMEOUT_S = 5.0
 
 
-def train(options: LaunchOptions, ray_address: str | None) -> int:
-    """Trains until a limit, a signal or a failure; returns the program's exit status.
-
-    Args:
-        options: what to do.
-        ray_address: the cluster to join, None for a private Ray.
-
-    Raises:
-        UserError: the run cannot be started as asked.
-    """
-    run = options.run
-    begin = read_start(run, options.checkpoint) if options.resume else Start()
-    limits = Limits.of(options.config)
-    reached = limits.reached(begin.counters)
-    if options.resume and reached is not None:
-        raise UserError(f"the run in {run.path} is complete: {reached}; raise that limit to go on with it")
-    if begin.data is not None:
-        env = options.config.env
-        spec = environment_spec(name=env.name, actions=env.actions, frame_stack=env.frame_stack)
-        check_fits(begin.data, options.config, spec)
-    # From here on, because an interrupt inside of Ray's start would crash it; and again after it.
-    signals = StopSignals()
-    signals.install()
-    try:
-        return _train(options, ray_address, signals, begin, limits)
-    except SystemExit:
-        if signals.exit_status is None:
-            raise
-        return signals.exit_status
-
-
-def _train(
-    options: LaunchOptions,
-    ray_address: str | None,
-    signals: StopSignals,
-    begin: Start,
-    limits: Limits,
-) -> int:
-    config, run = options.config, options.run
-    with Display() as display, _session(config, ray_address, display) as session:
-        signals.install()
-        if signals.received is not None:
-            raise KeyboardInterrupt
-        private = ray_address is None
-        cpus = machine_cores() if private else session.size.cpus
-        plan = make_plan(config, cpus=cpus, gpus=session.size.gpus, private=private)
-        if not private:
-            check_memory(
-                config.replay.capacity, transition_bytes(config, Roles(config, plan).spec), session.size.memory_bytes
-            )
-        if options.resume:
-            begin.counters.sessions += 1
-        else:
-            run.create(dump_config(config), describe_origin(options.preset, options.arguments))
-        with run.lock():
-            _log_to(run.log_path)
-            if options.checkpoint is not None:
-                begin.remarks.extend(_set_aside(run, options.checkpoint))
-            training = Training(options, plan, begin, limits, display)
-            training.introduce(session)
-            return training.run(signals)
-
-
-def _session(config: Config, address: str | None, display: Display) -> AbstractContextManager[Session]:
-    if address is not None:
-        display.say(f"joining the Ray cluster at {address} …")
-        return ray_session(address, private_cpus=0, object_store_mb=0)
-    cores = machine_cores()
-    plan = make_plan(config, cpus=cores, gpus=torch.cuda.device_count(), private=True)
-    _check_memory_here(config, plan)
-    display.say("starting Ray …")
-    return ray_session(None, private_cpus=max(cores, plan.cpus), object_store_mb=config.ray.object_store_mb)
-
-
-def _set_aside(run: RunDirectory, checkpoint: Path) -> list[str]:
-    """Hides what the run did after a checkpoint that it goes on from; in words."""
-    try:
-        aside = set_aside_newer(run.checkpoints, checkpoint)
-    except OSError as error:
-        raise UserError(f"the newer checkpoints in {run.checkpoints} cannot be set aside: {error.strerror}") from None
-    return [f"the newer checkpoint {path.name.removeprefix('.aside-')} is set aside as {path}" for path in aside]
-
-
-def _check_memory_here(config: Config, plan: Plan) -> None:
-    """Refuses what this machine cannot hold, before anything is started."""
-    available = available_memory()
-    store = config.ray.object_store_mb * 2**20
-    if store > available // 2:
-        raise UserError(
-            f"--ray.object-store-mb {config.ray.object_store_mb} is more than half of the memory that is available, "
-            f"{available / 2**30:.1f} GiB; a few hundred are ample"
-        )
-    room = memory_for_replay(config, plan, available)
-    if room <= 0:
-        raise UserError(
-            f"{plan.actors} actors with the other processes take {(available - room) / 2**30:.1f} GiB, but "
-            f"{available / 2**30:.1f} GiB are available; lower --actors.count"
-        )
-    check_memory(config.replay.capacity, transition_bytes(config, Roles(config, plan).spec), room)
-
-
 class Training:
     """The state of one session."""
 
@@ -163,6 +61,8 @@ class Training:
         begin: Start,
         limits: Limits,
         display: Display,
+        mirror: Mirror | None,
+        cluster: Cluster | None,
     ) -> None:
         counters = begin.counters
         self._begin = begin
@@ -173,7 +73,8 @@ class Training:
         self._counters = counters
         self._limits = limits
         self._display = display
-        roles = Roles(self._config, plan)
+        self._cluster = cluster
+        roles = Roles(self._config, plan, Placement() if cluster is None else cluster.placement)
         self._supervisor = Supervisor(
             roles,
             limits,
@@ -184,7 +85,15 @@ class Training:
         self._elastic: ElasticActors | None = None
         self._totals = ShardTotals(counters)
         self._best = BestPolicy(self._config, roles.spec, self._run_dir, begin.best)
-        self._checkpoints = CheckpointWriter(self._run_dir, self._config, roles.spec)
+        self._saving = Saving(
+            self._config.checkpoint,
+            CheckpointWriter(self._run_dir, self._config, roles.spec),
+            self._supervisor,
+            counters,
+            self._best,
+            mirror,
+            self._event,
+        )
         self._window = Window()
         self._status = Status(
             replay_capacity=self._config.replay.capacity, actors=plan.actors, actors_wanted=plan.actors
@@ -194,8 +103,6 @@ class Training:
         self._time_before = counters.time_s
         self._last_tick = self._started
         self._next_evaluation = self._started + self._config.eval.interval_s
-        self._last_checkpoint = (self._started, counters.updates)
-        self._checkpoint_requested = False
         self._metrics = Metrics(self._run_dir, warn=self._event)
         self._episode_log = EpisodeLog(self._run_dir.episodes_path, episodes=counters.episodes, warn=self._event)
         self._standstill = Standstill(self._event)
@@ -203,7 +110,7 @@ class Training:
     def introduce(self, session: Session) -> None:
         """Says what was found and what will be done."""
         config, plan, say = self._config, self._plan, self._event
-        for line in introduction(config, plan, session):
+        for line in introduction(config, plan, session, self._cluster):
             say(line)
         say(f"run directory {self._run_dir.path}")
         say(f"watch it with: tensorboard --host localhost --logdir {self._run_dir.path}")
@@ -213,8 +120,9 @@ class Training:
             say(f"resuming from {self._begin.data.path.name}: {self._counters.env_steps:,} env steps")
         elif self._counters.sessions:
             say("resuming a run that has no checkpoint yet: starting from its beginning")
-        if session.address is not None and config.actors.count == "auto":
-            self._elastic = ElasticActors(plan, self._supervisor, say)
+        if self._cluster is not None:
+            _, placement, code, _ = self._cluster
+            self._elastic = ElasticActors(config.actors.count, placement, code, Demand().ask, self._supervisor, say)
         each = transition_bytes(config, Roles(config, plan).spec)
         _log.info("replay capacity %d, at most %d bytes each", config.replay.capacity, each)
         text = "".join(f"    {line}\n" for line in dump_config(config).splitlines())
@@ -232,7 +140,7 @@ class Training:
             return self._finish(ending, signals)
         except RunFailedError as failure:
             self._event(f"launch.py: error: {failure}")
-            self._save_what_is_left()
+            self._save_what_is_left(signals)
             return 1
         except OSError as error:
             self._event(f"launch.py: error: the run cannot be written: {error}; make room and resume it")
@@ -266,21 +174,21 @@ class Training:
             if now >= self._next_evaluation and not self._supervisor.evaluating:
                 self._next_evaluation = now + self._config.eval.interval_s
                 self._supervisor.evaluate(self._best.clear_rate)
-            self._checkpoint_if_due(now)
+            self._saving.begin_if_due(now)
 
     def _close(self) -> None:
         """The last line of progress; whatever cannot be written any more was said before."""
         self._episode_log.close()
         self._tick()
         self._redraw()
-        self._checkpoints.close()
+        self._saving.close()
 
-    def _save_what_is_left(self) -> None:
+    def _save_what_is_left(self, signals: StopSignals) -> None:
         """After a failure: a checkpoint of the learner if that is still there, and how to go on."""
-        self._wait_for_checkpoint()
+        self._saving.wait()
         with contextlib.suppress(RunFailedError):
-            state = self._supervisor.learner_state(_SALVAGE_TIMEOUT_S)
-            self._checkpoint_now(state)
+            self._saving.save(self._supervisor.learner_state(_SALVAGE_TIMEOUT_S))
+        self._finish_mirror(signals)
         if newest_checkpoint(self._run_dir.checkpoints) is None:
             self._event("there is no checkpoint yet: nothing to go on from")
         else:
@@ -292,14 +200,15 @@ class Training:
         self._supervisor.stop(_STOP_TIMEOUT_S)
         state = self._supervisor.learner_state(_STOP_TIMEOUT_S)
         self._supervisor.final_shard_stats(_STATS_TIMEOUT_S)
-        saved = self._checkpoint_now(state)
+        saved = self._saving.save(state)
         if signals.received is None:
             best = self._best.score
             self._supervisor.final_evaluation(
                 self._best.clear_rate, _FINAL_EVALUATION_S, lambda: signals.received is not None
             )
             if self._best.score != best:
-                saved = self._checkpoint_now(state)
+                saved = self._saving.save(state)
+        mirrored = self._finish_mirror(signals)
         counters = self._counters
         self._event(
             f"{counters.env_steps:,} env steps, {counters.episodes:,} episodes, {counters.updates:,} updates "
@@ -308,49 +217,14 @@ class Training:
         self._event(f"evaluate it with: python evaluate.py {self._run_dir.path}{protocol_options(self._config.eval)}")
         more = self._limits.raised(counters)
         self._event(f"go on with it:    python launch.py --resume {self._run_dir.path}{' ' if more else ''}{more}")
+        if mirrored is not None:
+            self._event(f"or elsewhere:     python launch.py --resume {mirrored}{' ' if more else ''}{more}")
         return 0 if saved else 1
 
-    def _checkpoint_now(self, learner: dict[str, Any]) -> bool:
-        """Writes a checkpoint and waits for it; tells whether it is there."""
-        self._wait_for_checkpoint()
-        self._start_checkpoint(learner)
-        return self._wait_for_checkpoint()
-
-    def _checkpoint_if_due(self, now: float) -> None:
-        self._report_checkpoint()
-        if self._checkpoint_requested or self._checkpoints.busy:
-            return
-        settings, (last_time, last_updates) = self._config.checkpoint, self._last_checkpoint
-        due = settings.interval_s is not None and now - last_time >= settings.interval_s
-        if settings.interval_updates is not None:
-            due |= self._counters.updates // settings.interval_updates > last_updates // settings.interval_updates
-        if due and self._counters.updates > last_updates:
-            self._checkpoint_requested = True
-            self._last_checkpoint = (now, self._counters.updates)
-            self._supervisor.request_state(self._save)
-
-    def _save(self, learner: dict[str, Any]) -> None:
-        self._checkpoint_requested = False
-        self._start_checkpoint(learner)
-
-    def _start_checkpoint(self, learner: dict[str, Any]) -> None:
-        shards = self._supervisor.shards if self._config.checkpoint.replay else ()
-        actors = self._supervisor.actors
-        self._checkpoints.start(learner, self._counters, self._best.score, shards, actors)
-
-    def _report_checkpoint(self) -> None:
-        self._report(self._checkpoints.finished())
-
-    def _wait_for_checkpoint(self) -> bool:
-        outcome = self._checkpoints.wait()
-        self._report(outcome)
-        return not isinstance(outcome, CheckpointError)
-
-    def _report(self, outcome: Saved | CheckpointError | None) -> None:
-        if isinstance(outcome, CheckpointError):
-            self._event(f"warning: {outcome}; earlier checkpoints are whole, training goes on")
-        elif outcome is not None:
-            self._event(str(outcome))
+    def _finish_mirror(self, signals: StopSignals) -> str | None:
+        """Waits for the last checkpoint's copy; where copies are, if there are any."""
+        before = signals.received
+        return self._saving.finish(lambda: signals.received != before)
 
     def _actor(self, report: ActorReport) -> None:
         self._window.take_actor(report)
@@ -378,7 +252,7 @@ class Training:
         if kind == "replay shard":
             self._totals.replaced(index)
         elif kind == "learner":
-            self._checkpoint_requested = False  # the old one will not answer
+            self._saving.learner_replaced()
 
     def _evaluation(self, report: EvaluationReport) -> None:
         step = self._counters.env_steps
@@ -430,16 +304,3 @@ class Training:
         status.fraction = self._limits.fraction(counters)
         status.actors, status.actors_wanted = self._supervisor.actors_alive, self._supervisor.actors_wanted
         self._display.update(status)
-
-
-def _log_to(path: Path) -> None:
-    try:
-        handler = logging.FileHandler(path, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from None
-    logging.raiseExceptions = False  # a full disk is said on the terminal, and not by a traceback for each line
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(logging.WARNING)
-    _log.setLevel(logging.INFO)

@@ -14,7 +14,7 @@ os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled")
 import pytest
 import torch
 
-import driver.training
+import driver.train
 import evaluate
 import launch
 from actors.environment import environment_spec
@@ -41,7 +41,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # What the program sets for its own Ray would reach the Ray of later tests.
     monkeypatch.setattr(os, "environ", os.environ.copy())
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(driver.training, "ray_session", accepted)
+    monkeypatch.setattr(driver.train, "ray_session", accepted)
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     return tmp_path
@@ -88,6 +88,12 @@ OPTIONS = {
     "exploring targets without discount": ("--agent.target-epsilon 0.1 --agent.gamma 1", "--agent.gamma 1"),
     "sticky for ever": ("--env.sticky-actions 1", "--env.sticky-actions 1"),
     "no episodes": ("--eval.episodes 0", "--eval.episodes 0"),
+    "mirror without a scheme": ("--checkpoint.uri binary", "no URI; write file:///PATH"),
+    "mirror of an unknown scheme": ("--checkpoint.uri nothing://there/x", "nothing"),
+    "mirror with a password": ("--checkpoint.uri sftp://a:b@host/x", "holds a password"),
+    "mirror below a file": ("--checkpoint.uri file://{here}/binary/x", "cannot be written"),
+    "mirror on no disk": ("--checkpoint.uri file://{here}/no-disk/x", "no-disk; mount it or make it"),
+    "mirror of another run": ("--checkpoint.uri file://{here}/mirror", "holds another run's checkpoints"),
     "no checkpoint kept": ("--checkpoint.keep 0", "--checkpoint.keep 0"),
     "checkpoints all the time": ("--checkpoint.interval-s 0", "--checkpoint.interval-s 0"),
     "no time": ("--max-minutes 0", "--max-minutes 0"),
@@ -113,6 +119,13 @@ OPTIONS = {
     "resume with other settings": ("--resume run --agent.gamma 0.5", "--agent.gamma (the run has 0.97)"),
     "resume with another stage": ("--resume run --env.stages 1-2", "--env.stages"),
     "resume with another preset": ("--resume run --preset notebook", "contradicts"),
+    "resume of no mirror": ("--resume file://{here}/run", "there is no run; name what --checkpoint.uri was"),
+    "resume of a damaged mirror": ("--resume file://{here}/mirror", "run.json is missing"),
+    "resume of a mirror into a run": ("--resume file://{here}/mirror --run-dir run", "holds a run already"),
+    "resume of a mirror from a checkpoint": (
+        "--resume file://{here}/mirror --resume-from {complete}",
+        "no checkpoint of",
+    ),
     "resume of a complete run": ("--resume complete", "is complete"),
     "resume of damaged settings": ("--resume no-settings", "config.yaml"),
     "resume of damaged metadata": ("--resume no-metadata", "run.json is damaged"),
@@ -200,6 +213,9 @@ def runs(folder: Path) -> None:
     (folder / "help.yaml").write_text("env: {stages: ['--help']}")
     (folder / "smuggled.yaml").write_text("env: {stages: ['1-1', '--seed', '5']}")
     (folder / "no-settings/config.yaml").write_text("env: [")
+    copy = folder / "mirror/step-000000000005-20261124T145020Z-3f9a"
+    copy.mkdir(parents=True)
+    (copy / "manifest.json").write_text('{"files": {"run.json": {"bytes": 1, "sha256": ""}}}')
     (folder / "no-metadata/run.json").write_text("{")
     next((folder / "damaged/checkpoints").glob("*/target.pt")).write_bytes(b"x")
 
@@ -211,7 +227,13 @@ def test_launch_refuses(case: str, folder: Path, capsys: Capture) -> None:
     checkpoints = {name: next((folder / name / "checkpoints").iterdir()) for name in ("complete", "damaged")}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        refused(launch.main, arguments.format(port=free.getsockname()[1], **checkpoints), expected, folder, capsys)
+        refused(
+            launch.main,
+            arguments.format(port=free.getsockname()[1], here=folder, **checkpoints),
+            expected,
+            folder,
+            capsys,
+        )
 
 
 class _Malicious:

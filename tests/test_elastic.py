@@ -1,59 +1,130 @@
 """The number of actors follows the cluster's cores."""
 
-import shutil
 import signal
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from ray.cluster_utils import Cluster
 
 from driver.elastic import ElasticActors
-from driver.plan import Plan
-from driver.ray_session import ClusterSize
+from driver.nodes import Node
+from driver.placement import Placement
 from tests.launching import GRID, finish, progress, start, wait_for
+from tests.ray_cluster import join, ray_cluster
 
 GIB = 2**30
 
 
 class _Supervisor:
+    complete = True
+
     def __init__(self) -> None:
         self.sizes: list[int] = []
 
     def resize(self, actors: int) -> None:
         self.sizes.append(actors)
 
+    def settle(self) -> None:
+        pass
+
+
+class _Code:
+    """Nodes called "other…" run other code."""
+
+    def __init__(self) -> None:
+        self._nodes: list[Node] = []
+        self._told: set[str] = set()
+
+    def ask(self, nodes: Sequence[Node]) -> None:
+        self._nodes = list(nodes)
+
+    def take_differing(self) -> list[str]:
+        new = [node.id for node in self._nodes if node.id.startswith("other") and node.id not in self._told]
+        self._told.update(new)
+        return [f"node {name} runs other code" for name in new]
+
+    def same(self, nodes: Sequence[Node]) -> list[Node]:
+        return [node for node in nodes if not node.id.startswith("other")]
+
+    def refused(self) -> list[str]:
+        return sorted(self._told)
+
+    def warn(self, differing: str) -> str:
+        return f"warning: {differing}"
+
+
+class _Scene:
+    """A head with three cores and what joins it."""
+
+    def __init__(self, count: int | Literal["auto"]) -> None:
+        self.placement = Placement("head")
+        self.placement.update([Node("head", "head", 3, 0, GIB)])
+        self.supervisor, self.said, self.asked = _Supervisor(), list[str](), list[tuple[int, list[str]]]()
+        self._second = 0.0
+        ask = self.asked
+        self.elastic = ElasticActors(
+            count,
+            self.placement,
+            _Code(),
+            lambda cores, refused: ask.append((cores, list(refused))),
+            self.supervisor,
+            self.said.append,
+        )
+
+    def with_nodes(self, **cores: int) -> None:
+        """What happens when there are these nodes beside the head."""
+        nodes = [Node("head", "head", 3, 0, GIB), *(Node(name, name, cpus, 0, GIB) for name, cpus in cores.items())]
+        self._second += 10
+        self.elastic.follow(self._second, lambda: nodes)
+
 
 def test_actors_are_as_many_as_fit_beside_the_learner() -> None:
-    supervisor, said = _Supervisor(), list[str]()
-    elastic = ElasticActors(Plan(2, "cpu", 1, 1, None), supervisor, said.append)
-    for second, cpus in enumerate([3, 3, 17, 17, 9, 1]):
-        elastic.follow(10.0 * second, lambda cpus=cpus: ClusterSize(2, cpus, 0, GIB))  # type: ignore[misc]
-    assert supervisor.sizes == [16, 8, 1]
-    assert said[0] == "the cluster has 2 nodes, 17 CPUs now: 16 actors instead of 2"
+    scene = _Scene("auto")
+    for cores in ({}, {"a": 14}, {"a": 14}, {"a": 6}, {}):
+        scene.with_nodes(**cores)
+    assert scene.supervisor.sizes == [16, 8, 2]
+    assert scene.said[0] == "the cluster has 2 nodes, 17 CPUs now: 16 actors instead of 2"
+    assert scene.asked == []
+
+
+def test_a_fixed_number_of_actors_comes_with_the_cores_and_the_missing_ones_are_asked_for() -> None:
+    scene = _Scene(6)
+    for cores in ({}, {"a": 2}, {"a": 2, "b": 20}, {"a": 2}):
+        scene.with_nodes(**cores)
+    assert scene.supervisor.sizes == [4, 6, 4]
+    assert [cores for cores, _ in scene.asked] == [4, 2, 0, 2]
+    scene.supervisor.complete = False
+    scene.with_nodes()
+    assert len(scene.asked) == 4
+
+
+def test_a_node_that_joins_with_other_code_is_named_once_and_gets_no_actors() -> None:
+    scene = _Scene(6)
+    for cores in ({"other": 20}, {"other": 20}, {"other": 20, "a": 1}):
+        scene.with_nodes(**cores)
+    assert scene.supervisor.sizes == [3]
+    assert [line for line in scene.said if "other" in line] == ["warning: node other runs other code"]
+    assert scene.asked[-1] == (3, ["other"])
 
 
 def test_the_cluster_is_not_asked_at_every_call() -> None:
-    supervisor, asked = _Supervisor(), list[float]()
-    elastic = ElasticActors(Plan(2, "cpu", 1, 1, None), supervisor, lambda line: None)
+    scene, looks = _Scene("auto"), list[float]()
+
+    def look() -> list[Node]:
+        looks.append(0.0)
+        return []
+
     for tenth in range(100):
-        elastic.follow(100 + tenth / 10, lambda: asked.append(0.0) or ClusterSize(1, 3, 0, GIB))  # type: ignore[func-returns-value]
-    assert 3 <= len(asked) <= 4
+        scene.elastic.follow(100 + tenth / 10, look)
+    assert 3 <= len(looks) <= 4
 
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """A head with three cores, in a folder of its own."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # not tmp_path: the paths of sockets must be short
-    monkeypatch.setenv("RAY_TMPDIR", str(folder))
-    (folder / "ray").mkdir()
-    head = {"num_cpus": 3, "include_dashboard": False, "object_store_memory": 100 * 2**20, "temp_dir": str(folder)}
-    made = Cluster(initialize_head=True, head_node_args=head)
-    yield made
-    made.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
+    with ray_cluster(monkeypatch, head_cpus=3) as made:
+        yield made
 
 
 @pytest.mark.slow
@@ -66,7 +137,7 @@ def test_actors_appear_on_a_node_that_joins_and_leave_with_one_that_goes(cluster
         return lines[-1]["actors_alive"] if lines else 0
 
     wait_for(lambda: alive() == 2, process)
-    node = cluster.add_node(num_cpus=2, object_store_memory=100 * 2**20)
+    node = join(cluster, 2)
     wait_for(lambda: alive() == 4, process)
     cluster.remove_node(node, allow_graceful=False)
     wait_for(lambda: "1 node, 3 CPUs now: 2 actors instead of 4" in (run / "mario.log").read_text(), process)

@@ -52,10 +52,10 @@ def direct_requirements(*left_out: str) -> list[str]:
 def installed_closure() -> dict[str, str]:
     """Versions of what the direct requirements need, directly or not, without torch's CUDA packages.
 
-    The tests' environment does without the groups `cluster` and `peers`.
+    The tests' environment does without the groups `cluster`, `peers` and `storage`.
     """
     versions: dict[str, str] = {}
-    pending = [Requirement(text) for text in direct_requirements("cluster", "peers")]
+    pending = [Requirement(text) for text in direct_requirements("cluster", "peers", "storage")]
     while pending:
         requirement = pending.pop()
         name = normalised(requirement.name)

@@ -21,10 +21,12 @@ from common.config import Config, EnvConfig, RayConfig, ReplayConfig
 from common.types import ShardStats
 from driver.calls import Calls
 from driver.counters import Counters
+from driver.failures import RunFailedError
 from driver.limits import Limits
 from driver.plan import Plan
 from driver.ray_session import ClusterSize
-from driver.supervisor import Listener, RunFailedError, Supervisor
+from driver.slots import Listener
+from driver.supervisor import Supervisor
 from learner.remote import LearnerReport
 
 HANG_S = 15.0  # long enough for a busy machine, on which processes that are well hang for seconds
