@@ -27,7 +27,7 @@ from learner.manifest import MANIFEST
 
 _OWNER: Final = "owner.json"
 _NAME: Final = re.compile(r"step-(\d{12,})-\d{8}T\d{6}Z-[0-9a-f]{4}")
-_ASIDE: Final = "aside-"
+_ASIDE: Final = "aside-manifest.json"
 
 
 class DamagedCopyError(Exception):
@@ -65,7 +65,7 @@ def step_of(name: str) -> int:
 
 
 def find_copies(store: Store) -> list[Copy]:
-    """All copies at a URI, complete or not, newest first.
+    """All copies at a URI, complete or not, newest first; without those that were set aside.
 
     Raises:
         StoreError: they cannot be listed.
@@ -78,6 +78,7 @@ def find_copies(store: Store) -> list[Copy]:
     return [
         Copy(name, f"{name}/{MANIFEST}" in folders[name], tuple(folders[name]))
         for name in sorted(folders, reverse=True)
+        if f"{name}/{_ASIDE}" not in folders[name]
     ]
 
 
@@ -258,7 +259,9 @@ def refuse_others(store: Store, option: str, run: str | None, step: int, *, take
 
 
 def set_aside_newer(store: Store, step: int) -> list[str]:
-    """Takes the names of copies away that are newer than a step, so that they are no longer found; their new names.
+    """Gives the manifests of copies that are newer than a step another name, so that they are no longer found; which.
+
+    Object storage cannot rename a folder.
 
     Raises:
         StoreError: one cannot be renamed.
@@ -266,8 +269,9 @@ def set_aside_newer(store: Store, step: int) -> list[str]:
     aside = []
     for copy in find_copies(store):
         if copy.complete and copy.step > step:
-            store.rename_folder(copy.name, f"{_ASIDE}{copy.name}")
-            aside.append(f"{_ASIDE}{copy.name}")
+            store.write(f"{copy.name}/{_ASIDE}", store.read(f"{copy.name}/{MANIFEST}"))
+            store.remove(f"{copy.name}/{MANIFEST}")
+            aside.append(copy.name)
     return aside
 
 

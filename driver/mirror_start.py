@@ -56,7 +56,9 @@ def start_mirror(store: Store, run: RunDirectory, begin: Start, keep: int) -> Mi
         return aside, any(copy.complete and copy.step == begin.step for copy in find_copies(store))
 
     aside, is_there = _limited(store, take)
-    begin.remarks.extend(f"what is newer at {store.uri} is set aside as {name}" for name in aside)
+    begin.remarks.extend(
+        f"the newer checkpoint {store.uri}/{name} is set aside: its manifest has another name now" for name in aside
+    )
     mirror = Mirror(store, run, ownership, keep)
     if begin.data is not None and not is_there:
         mirror.start(begin.data.path)

@@ -91,10 +91,6 @@ class Store:
         """Removes all files below a path."""
         self._guarded(lambda: self._files.rm(self._at(path), recursive=True))
 
-    def rename_folder(self, path: str, new: str) -> None:
-        """Gives all files below a path another one."""
-        self._guarded(lambda: self._files.mv(self._at(path), self._at(new), recursive=True))
-
     def _at(self, path: str) -> str:
         return f"{self._root}/{path}"
 

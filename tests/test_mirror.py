@@ -13,7 +13,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import known_implementations
 
 from common.errors import UserError
-from driver.copies import Ownership, find_copies, identity, new_name, publish
+from driver.copies import Ownership, find_copies, identity, new_name, prune, publish, set_aside_newer
 from driver.fetching import fetched_run
 from driver.mirror import Mirror, open_files
 from driver.mirror_start import check_mirror
@@ -321,6 +321,18 @@ def test_a_run_that_went_on_elsewhere_is_not_gone_back_on_unasked(store: Store, 
     with pytest.raises(UserError, match=r"a newer checkpoint of this run, step-000000000030-.*--resume-from"):
         check_mirror(store.uri, run, 12, take_back=False)
     check_mirror(store.uri, run, 12, take_back=True)
+
+
+def test_what_is_newer_than_a_chosen_checkpoint_is_set_aside_and_not_removed(
+    store: Store, run: RunDirectory, tmp_path: Path
+) -> None:
+    older, newer = publish_step(store, run, 5), publish_step(store, run, 30)
+    sizes = sum(store.sizes().values())
+    assert set_aside_newer(store, 5) == [newer]
+    assert [copy.name for copy in find_copies(store)] == [older]
+    prune(store, 1)
+    assert sum(store.sizes().values()) == sizes
+    assert "checkpoints/step-000000000005/policy.pt" in fetch_into(store.uri, tmp_path / "runs")[0]
 
 
 @pytest.mark.parametrize(
