@@ -25,7 +25,7 @@ missing = $(shell $(PYTHON) scripts/check_platform.py 2>/dev/null || echo 'Pytho
 	install it, or name one with make PYTHON=/path/to/python3.11')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-cluster cluster-images train test chaos audit watch evaluate tensorboard bench bench-scaling bench-peers results reproduce clean need-run
+.PHONY: help setup setup-cluster cluster-images train test test-cluster chaos audit watch evaluate tensorboard bench bench-scaling bench-peers results reproduce clean need-run
 
 help: ## List the targets
 	@echo 'make TARGET [ARGS="options passed on"] [RUN=runs/NAME] [PYTHON=python3.11] [TORCH_INDEX=URL]'
@@ -48,6 +48,9 @@ test: $(INSTALLED_DEV) ## Run ruff, mypy and pytest (ARGS: options of pytest)
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy .
 	$(VENV_PYTHON) -m pytest $(ARGS)
+
+test-cluster: $(INSTALLED_DEV) ## Go a user's whole way on hosts made of namespaces, 15 minutes; root only (ARGS: options of pytest)
+	$(VENV_PYTHON) -m pytest -m cluster -x $(ARGS)
 
 watch: setup need-run ## Let the newest run's policy play into an MP4 (ARGS: options of evaluate.py)
 	@$(VENV_PYTHON) evaluate.py $(RUN) --episodes 1 --video $(RUN)/watch.mp4 $(ARGS)

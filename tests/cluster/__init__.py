@@ -1,0 +1,1 @@
+"""Tests on several hosts: `make test-cluster`."""
