@@ -79,7 +79,8 @@ def live(shard: Any, chunks: list[Chunk], first: int, count: int) -> tuple[float
         assert replay.insert(chunks[number % len(chunks)])
         if number % INSERTS_PER_BATCH == 0:
             sample = replay.sample(BATCH)
-            replay.update_priorities(sample.ids, rng.random(BATCH, np.float32))
+            if sample is not None:  # else it has only just begun
+                replay.update_priorities(sample.ids, rng.random(BATCH, np.float32))
     ok, reason = replay.check_valid()
     assert ok, reason
     pages = int(Path("/proc/self/statm").read_text().split()[1])
