@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +18,7 @@ class SmallDisk:
     def __init__(self, folder: Path, keeper: int) -> None:
         self.folder = folder
         self._keeper = keeper
+        self._started: list[subprocess.Popen[str]] = []
 
     @property
     def path(self) -> Path:
@@ -27,13 +28,22 @@ class SmallDisk:
     def start(self, program: str, *arguments: str, out: IO[str] | int = subprocess.PIPE) -> "subprocess.Popen[str]":
         """A running program of ours that finds the disk at `folder`."""
         enter = ["nsenter", "--mount", *_IN_OWN_NAMESPACE, f"--target={self._keeper}", f"--wd={ROOT}"]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*enter, sys.executable, str(ROOT / program), *arguments],
             stdout=out,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,
         )
+        self._started.append(process)
+        return process
+
+    def close(self) -> None:
+        """Ends what a test that failed left running."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
 
     def run(self, *command: str) -> None:
         """Runs a command that finds the disk at `folder`."""
@@ -66,7 +76,9 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[SmallDisk]:
     assert keeper.stderr is not None
     try:
         assert keeper.stdout.readline() == "mounted\n", f"cannot mount: {keeper.stderr.read()}"
-        yield SmallDisk(folder, keeper.pid)
+        disk = SmallDisk(folder, keeper.pid)
+        with closing(disk):
+            yield disk
     finally:
         keeper.send_signal(signal.SIGKILL)
         keeper.wait()

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,16 @@ class Watched:
     def __init__(self, run: Path, *arguments: str) -> None:
         self.run = run
         self.process = start(run, *arguments)
-        wait_for(lambda: any(line["updates"] > 100 for line in progress(run)), self.process, 180)
+
+    def begin(self) -> None:
+        """Waits until it learns."""
+        wait_for(lambda: any(line["updates"] > 100 for line in progress(self.run)), self.process, 300)
+
+    def close(self) -> None:
+        """Ends what a test that failed left running."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
 
     @property
     def last(self) -> dict[str, Any]:
@@ -75,6 +84,14 @@ class Watched:
         return out
 
 
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    """A run that learns."""
+    with closing(Watched(tmp_path / "run", *PLAYED)) as run:
+        run.begin()
+        yield run
+
+
 @contextmanager
 def paused(pids: list[int], process: "subprocess.Popen[str]") -> Iterator[None]:
     for pid in pids:
@@ -102,8 +119,7 @@ def flat(memory: list[Memory]) -> None:
     assert max(totals) - totals[0] < 0.02 * totals[0]
 
 
-def test_actors_wait_for_a_learner_that_pauses_for_five_minutes_and_memory_is_flat(tmp_path: Path) -> None:
-    watched = Watched(tmp_path / "run", *PLAYED)
+def test_actors_wait_for_a_learner_that_pauses_for_five_minutes_and_memory_is_flat(watched: Watched) -> None:
     with paused([process_of("RemoteLearner", watched.process)], watched.process):
         time.sleep(REST_S)
         memory, lines = watched.watch(300 - REST_S)
@@ -115,8 +131,7 @@ def test_actors_wait_for_a_learner_that_pauses_for_five_minutes_and_memory_is_fl
     assert out.count("the actors go on after 3") == 1  # hundred seconds
 
 
-def test_a_learner_without_actors_waits_by_the_limiter_and_says_so(tmp_path: Path) -> None:
-    watched = Watched(tmp_path / "run", *PLAYED)
+def test_a_learner_without_actors_waits_by_the_limiter_and_says_so(watched: Watched) -> None:
     with paused(processes_of("RemoteActor", watched.process), watched.process):
         time.sleep(REST_S)
         memory, lines = watched.watch(60)
@@ -129,8 +144,7 @@ def test_a_learner_without_actors_waits_by_the_limiter_and_says_so(tmp_path: Pat
     assert out.count("the learner goes on after") == 1
 
 
-def test_a_shard_that_pauses_does_not_hold_the_other_one_up(tmp_path: Path) -> None:
-    watched = Watched(tmp_path / "run", *PLAYED)
+def test_a_shard_that_pauses_does_not_hold_the_other_one_up(watched: Watched) -> None:
     with paused([process_of("RemoteReplayShard", watched.process)], watched.process):
         time.sleep(REST_S)
         memory, lines = watched.watch(60)
@@ -151,7 +165,9 @@ STATE = {
 
 def store_state(process: "subprocess.Popen[str]") -> dict[str, int]:
     """What Ray last wrote of its object store, about every ten seconds; nothing before."""
-    arguments = next(title for title in descendants(process.pid).values() if "--session_dir=" in title)
+    arguments = next((title for title in descendants(process.pid).values() if "--session_dir=" in title), None)
+    if arguments is None:
+        return {}
     session = Path(re.findall(r"--session_dir=(\S+)", arguments)[0])
     assert not list(session.glob("ray_spilled_objects*/*"))
     state = session / "logs" / "debug_state.txt"
@@ -165,19 +181,19 @@ def test_a_small_object_store_spills_nothing(network: list[str], tmp_path: Path)
     store_mb = 80
     settings = ["--ray.address", "local", "--ray.object-store-mb", str(store_mb), "--checkpoint.interval-s", "10"]
     evaluations = ["--eval.interval-s", "10", "--eval.episodes", "1", "--eval.max-episodes", "1"]
-    run = tmp_path / "run"
-    process = start(run, *settings, *evaluations, *network, "--replay.capacity", "20000", "--seed", "1")
+    run = Watched(tmp_path / "run", *settings, *evaluations, *network, "--replay.capacity", "20000", "--seed", "1")
     states: list[dict[str, int]] = []
 
     def enough() -> bool:
-        states.append(store_state(process))
-        last = (progress(run) or [{"env_steps": 0}])[-1]
-        log = (run / "mario.log").read_text() if last["env_steps"] else ""
-        return last["env_steps"] > 25_000 and log.count("checkpoint step-") > 5 and log.count("evaluation after") > 2
+        states.append(store_state(run.process))
+        log = (run.run / "mario.log").read_text() if progress(run.run) else ""
+        checkpoints, evaluated = log.count("checkpoint step-"), log.count("evaluation after")
+        return checkpoints > 5 and evaluated > 2 and run.last["env_steps"] > 25_000
 
-    wait_for(enough, process, 900)
-    process.send_signal(signal.SIGINT)
-    status, _, err = finish(process, 180)
+    with closing(run):
+        wait_for(enough, run.process, 900)
+        run.process.send_signal(signal.SIGINT)
+        status, _, err = finish(run.process, 180)
     assert (status, err) == (0, "")
     known = [state for state in states if state]
     print(f"at least {min(state['free'] for state in known) / 2**20:.1f} of {store_mb} MiB were free")
