@@ -19,6 +19,7 @@ from pathlib import Path
 USER, USER_ID = "mario", 4711
 HOME = Path("/srv") / USER
 PROJECT = HOME / "apex-mario"
+SHARED = Path("/srv/shared")  # the same folder on all hosts, as from a file server
 _NETWORK = "192.168.77"  # any will do: it is not connected to anything
 _ENVIRONMENT = {
     "HOME": str(HOME),
@@ -41,6 +42,8 @@ mount --bind -o ro "$4" "$1/home/apex-mario/.venv"
 mount -t tmpfs -o mode=755 none /srv
 mkdir {HOME}
 mount --rbind "$1/home" {HOME}
+mkdir {SHARED}
+mount --bind "$1/../shared" {SHARED}
 for file in "$1"/etc/*; do mount --bind "$file" "/etc/${{file##*/}}"; done
 for folder in /tmp /dev/shm; do mount -t tmpfs -o mode=1777 none $folder; done
 mount -t tmpfs -o mode=755 none /run
@@ -193,6 +196,8 @@ class Network:
             raise RuntimeError("hosts can be made by root alone")
         self.folder = Path(tempfile.mkdtemp(prefix="hosts-"))
         self.folder.chmod(0o755)
+        (self.folder / "shared").mkdir()
+        os.chown(self.folder / "shared", USER_ID, USER_ID)
         self.hosts: list[Host] = []
         try:
             for number, name in enumerate(names, 1):

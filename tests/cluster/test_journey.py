@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.environment import install
-from tests.cluster.hosts import PROJECT, Host, Network, install_tools
+from tests.cluster.hosts import PROJECT, SHARED, Host, Network, install_tools
 from tests.cluster.user import CPUS, FILE, RUN, SMALL, User
 from tests.launching import ROOT, progress
 
@@ -23,6 +24,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 FIGURES = ROOT / "build/cluster/figures.json"
 HALF_A_MINUTE = 30.0
+CTRL_C = "\x03"
+MIRROR = f"file://{SHARED}/mario"
+QUICK = f"--env.name gridworld {' '.join(SMALL.split())} --max-updates 20"
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +73,23 @@ def test_nobody_gets_in_without_the_token(user: User) -> None:
 
 
 def test_launch_trains_with_actors_on_both_hosts(user: User) -> None:
-    user.launch(f"--run-dir {RUN} --max-minutes 60 {SMALL}")
+    user.launch(f"--run-dir {RUN} --max-minutes 60 --checkpoint.uri {MIRROR} {SMALL}")
     user.wait(lambda: user.last["updates"] > 50 and user.last["actors_alive"] == 2 * CPUS - 1)
     assert f"2 nodes, {2 * CPUS} CPUs: {2 * CPUS - 1} actors" in user.told
     assert user.actors_by_host() == {user.head.address: CPUS - 1, user.worker.address: CPUS}
     # Learner, replay and evaluator are on the head.
     assert _roles(user.head) == {"RemoteActor", "RemoteEvaluator", "RemoteLearner", "RemoteReplayShard"}
     assert _roles(user.worker) == {"RemoteActor"}
+
+
+def test_tensorboard_is_seen_at_home(user: User) -> None:
+    shell = user.open_terminal(f"ray attach {FILE} -p 6006")
+    assert shell.stdin
+    shell.stdin.write(f"cd {PROJECT} && python -m tensorboard.main --host localhost --logdir runs\n")
+    shell.stdin.flush()
+    fetch = "from urllib.request import urlopen; print(urlopen('http://localhost:6006/data/runs').read().decode())"
+    user.wait(lambda: user.machine.run(f'python3 -c "{fetch}"')[1] == '["journey"]\n')
+    shell.communicate(f"{CTRL_C}\nexit\n")
 
 
 def test_actors_follow_a_host_that_joins(user: User) -> None:
@@ -115,10 +129,11 @@ def test_a_cable_that_is_pulled_for_half_a_minute_stops_nobody(user: User) -> No
 
 
 def test_actors_of_a_host_that_is_lost_for_good_are_counted_down(user: User) -> None:
+    before = user.log.count("the cluster has 1 node")
     user.network.pull_cable(user.worker)
     begin = time.monotonic()
     _goes_on(user)
-    user.wait(lambda: user.last["actors_alive"] == CPUS - 1 and "the cluster has 1 node" in user.told, 240)
+    user.wait(lambda: user.last["actors_alive"] == CPUS - 1 and user.log.count("the cluster has 1 node") > before, 240)
     user.figures["seconds until a lost host's actors are counted down"] = time.monotonic() - begin
     _goes_on(user)
 
@@ -145,13 +160,45 @@ def test_two_commands_bring_a_run_back_after_the_head_had_no_power(user: User) -
     assert user.last["env_steps"] > before["env_steps"] - 2000
 
 
+def test_a_run_goes_on_from_its_mirror_where_the_heads_disk_is_lost(user: User) -> None:
+    assert user.end(keys=CTRL_C) == 0
+    assert f"python launch.py --resume {MIRROR}" in user.told
+    before = user.last
+    shutil.rmtree(user.run.parent)
+    user.launch(f"--resume {MIRROR} --run-dir {RUN}")
+    user.wait(lambda: user.last["updates"] > before["updates"])
+    assert f"resuming from step-{before['updates']:012}: {before['env_steps']:,} env steps" in user.told
+
+
 def test_a_checkpoint_comes_home_and_is_evaluated(user: User) -> None:
-    assert user.press_ctrl_c() == 0
-    assert "--resume" in user.told
+    assert user.end(keys=CTRL_C) == 0
     user.do(f"mkdir -p runs && ray rsync-down {FILE} '~/{PROJECT.name}/{RUN}/' {RUN}/")
-    told = user.do(f"python evaluate.py {RUN} --episodes 2 --max-steps 50 --json out.json")
-    assert "1-1" in told
-    assert json.loads((user.machine.home / PROJECT.name / "out.json").read_text())
+    user.do(f"python evaluate.py {RUN} --episodes 2 --max-steps 50 --json out.json")
+    evaluated = json.loads((user.machine.home / PROJECT.name / "out.json").read_text())
+    assert evaluated["stages"]["1-1"]["episodes"] == 2
+
+
+def test_ray_submit_and_ray_job_submit_run_launch_on_the_cluster(user: User) -> None:
+    user.do(f"ray submit {FILE} launch.py --run-dir {PROJECT}/runs/submitted {QUICK}")
+    tunnel = user.open_terminal(f"ray dashboard {FILE} -p 8265")
+    user.wait(lambda: user.machine.run("exec 3<>/dev/tcp/127.0.0.1/8265")[0] == 0)
+    job = f"cd {PROJECT} && python launch.py --run-dir runs/job {QUICK}"
+    told = user.do(f"ray job submit --address http://127.0.0.1:8265 -- bash -c '{job}'")
+    assert "succeeded" in told
+    tunnel.communicate(CTRL_C)
+    for name in ("submitted", "job"):
+        assert progress(user.run.parent / name)[-1]["updates"] == 20
+
+
+def test_a_host_with_other_code_is_refused_by_name(user: User) -> None:
+    with (user.worker.home / PROJECT.name / "actors/actor.py").open("a") as file:
+        file.write("# changed here alone\n")
+    user.launch(f"--run-dir runs/refused {QUICK}")
+    assert user.end() == 1
+    assert (
+        f"launch.py: error: node {user.worker.address} runs other code (actors/actor.py is not the same)" in user.told
+    )
+    assert not (user.run.parent / "refused").exists()
 
 
 def test_ray_down_and_ray_stop_leave_nothing_running(user: User) -> None:

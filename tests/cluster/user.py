@@ -56,15 +56,19 @@ class User:
         assert ended == status, f"{line!r} ended with status {ended}: {output}"
         return output
 
-    def launch(self, options: str) -> None:
-        """Starts `launch.py` on the head, in a terminal of its own; `told` is what is seen there."""
-        line = f"ray exec {FILE} 'cd {PROJECT.name} && python launch.py {' '.join(options.split())}'"
-        self._launched = self.machine.start(f'{_SHELL} && script --quiet --flush --return --command "{line}" {_TOLD}')
+    def open_terminal(self, line: str, record: str = "/dev/null") -> "subprocess.Popen[str]":
+        """A line at the user's machine in a terminal of its own: stdin is its keyboard, `record` what is seen."""
+        return self.machine.start(f'{_SHELL} && script --quiet --flush --return --command "{line}" {record}')
 
-    def press_ctrl_c(self) -> int:
-        """Ends it; returns its exit status."""
+    def launch(self, options: str) -> None:
+        """Starts `launch.py` on the head, in such a terminal; `told` is what is seen there."""
+        line = f"ray exec {FILE} 'cd {PROJECT.name} && python launch.py {' '.join(options.split())}'"
+        self._launched = self.open_terminal(line, str(_TOLD))
+
+    def end(self, *, keys: str = "") -> int:
+        """Types the keys; returns the exit status of `launch.py`, or of `ray exec`, which makes it 0 or 1."""
         assert self._launched is not None
-        self._launched.communicate("\x03", timeout=120)
+        self._launched.communicate(keys, timeout=300)
         return self._launched.returncode
 
     def wait(self, condition: Callable[[], bool], timeout_s: float = 180) -> None:
@@ -88,6 +92,11 @@ class User:
     def run(self) -> Path:
         """The run's folder, on the head."""
         return self.head.home / PROJECT.name / RUN
+
+    @property
+    def log(self) -> str:
+        """What the run has written down of itself."""
+        return (self.run / "mario.log").read_text()
 
     @property
     def last(self) -> dict[str, Any]:
