@@ -1,19 +1,16 @@
 """Measures a trained policy: `python evaluate.py RUN_OR_CHECKPOINT --stages 1-1 1-3 --episodes 30`."""
 
 import argparse
-import contextlib
 import logging
-import os
-import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 from common.actions import ACTION_SETS
 from common.config import EvalConfig
 from common.errors import UserError
+from common.interrupts import ending_at_ctrl_c
 
 _INTERRUPTED = "evaluate.py: interrupted; no result was written\n"
 
@@ -23,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(argv)
         logging.basicConfig(format="evaluate.py: warning: %(message)s")
-        with _ending_at_ctrl_c():
+        with ending_at_ctrl_c(_INTERRUPTED):
             from driver.measuring import measure  # only now: PyTorch takes seconds, --help and mistakes do not
         measure(options)
     except UserError as error:
@@ -33,24 +30,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(_INTERRUPTED)
         return 130
     return 0
-
-
-@contextlib.contextmanager
-def _ending_at_ctrl_c() -> Iterator[None]:
-    """Within it Ctrl-C ends the process at once: KeyboardInterrupt amid imports may come out as another error."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        os.write(sys.stderr.fileno(), _INTERRUPTED.encode())
-        os._exit(130)
-
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield  # as the caller wants it: a shell lets jobs in the background ignore it
-        return
-    signal.signal(signal.SIGINT, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -5,12 +5,16 @@ import sys
 from collections.abc import Sequence
 
 from common.errors import UserError
+from common.interrupts import ending_at_ctrl_c
+
+_INTERRUPTED = "launch.py: interrupted before the run began\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
-    from driver.options import parse_options
-    from driver.ray_address import find_address, prepare_environment
+    with ending_at_ctrl_c(_INTERRUPTED):
+        from driver.options import parse_options
+        from driver.ray_address import find_address, prepare_environment
 
     options = None
     try:
@@ -18,11 +22,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         address = find_address(options.config.ray.address)
         prepare_environment(address)
         # Imported only now: Ray reads its environment at import, and a mistake above is answered at once.
-        from driver.train import train
+        with ending_at_ctrl_c(_INTERRUPTED):
+            from driver.train import train
 
         return train(options, address)
     except KeyboardInterrupt:
-        print("launch.py: interrupted before the run began", file=sys.stderr)
+        sys.stderr.write(_INTERRUPTED)
         return 130
     except BrokenPipeError:  # the reader of `launch.py --help | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
