@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import ray
 
-import driver.supervisor
 from actors.remote import ActorReport, EvaluationReport
 from common.config import Config, EnvConfig, RayConfig, ReplayConfig
 from common.types import ShardStats
@@ -23,8 +22,9 @@ from driver.calls import Calls
 from driver.counters import Counters
 from driver.failures import RunFailedError
 from driver.limits import Limits
+from driver.nodes import Node
+from driver.placement import Placement
 from driver.plan import Plan
-from driver.ray_session import ClusterSize
 from driver.slots import Listener
 from driver.supervisor import Supervisor
 from learner.remote import LearnerReport
@@ -106,6 +106,7 @@ class Parts:
     def __init__(self, works: bool) -> None:
         self.config = CONFIG
         self.plan = Plan(2, "cpu", 1, 1, None)
+        self.placement = Placement("here")
         self._works = works
 
     def _start(self, part: type) -> Any:
@@ -201,11 +202,11 @@ def run() -> Iterator[Run]:
     made.end()
 
 
-def test_an_actor_that_dies_with_the_learner_and_gives_way_to_it_is_buried_once(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_actor_that_dies_with_the_learner_and_gives_way_to_it_is_buried_once(run: Run) -> None:
     run.until(lambda: run.supervisor.actors_alive == 2)
-    monkeypatch.setattr(driver.supervisor, "cluster_size", lambda: ClusterSize(1, 2, 0, 2**30))  # room for one actor
+    run.supervisor.roles.placement.update(
+        [Node("here", "here", cpus=2, gpus=0, memory_bytes=2**30)]
+    )  # room for one actor
     run.kill("learner", "actor 1")
     run.until(lambda: len(run.said) >= 2)
     run.until(lambda: run.supervisor.actors_alive == 2)
