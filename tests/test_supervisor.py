@@ -29,6 +29,8 @@ from driver.slots import Listener
 from driver.supervisor import Supervisor
 from learner.remote import LearnerReport
 
+pytestmark = pytest.mark.slow  # two minutes
+
 HANG_S = 15.0  # long enough for a busy machine, on which processes that are well hang for seconds
 CONFIG = Config(env=EnvConfig(name="gridworld"), replay=ReplayConfig(shards=1), ray=RayConfig(hang_s=HANG_S))
 
