@@ -27,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return train(options, address)
     except KeyboardInterrupt:
+        if options is not None:
+            options.abandon()
         sys.stderr.write(_INTERRUPTED)
         return 130
     except BrokenPipeError:  # the reader of `launch.py --help | head` has seen enough

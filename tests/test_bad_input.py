@@ -21,11 +21,15 @@ from actors.environment import environment_spec
 from common.config import AgentConfig, Config, EnvConfig, LearnerConfig
 from common.networks import build_network
 from common.policy import save_policy
+from driver.copies import new_name, publish
 from driver.counters import Counters
+from driver.mirror import open_files
 from driver.options import dump_config
 from driver.run_directory import RunDirectory
+from driver.store import open_store
 from learner.checkpoint import save_checkpoint
 from learner.factory import build_learner
+from tests.checkpoints import make_run, save_step
 
 SPEC = environment_spec(name="gridworld")
 METADATA = {"preset": "default"}
@@ -322,6 +326,23 @@ def test_evaluate_refuses_a_damaged_checkpoint_that_is_named(damage: str, folder
     data[len(data) // 2] ^= 1
     (path / damage).write_bytes(data)
     refused(evaluate.main, path.name, "is damaged", folder, capsys)
+
+
+def test_ctrl_c_while_ray_starts_leaves_nothing_of_a_run_that_was_fetched(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    run = make_run(folder / "run", Config(env=EnvConfig(name="gridworld", show_buttons=False)))
+    with open_files(run, save_step(run, 5), {}) as files:
+        publish(open_store("--resume", f"file://{folder}/whole"), new_name(5), files)
+    before = contents(folder)
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(driver.train, "ray_session", interrupted)
+    status = launch.main(f"--resume file://{folder}/whole --run-dir here --ray.address local".split())
+    assert (status, capsys.readouterr().err) == (130, "launch.py: interrupted before the run began\n")
+    assert contents(folder) == before
 
 
 def test_there_are_at_least_sixty_cases() -> None:
