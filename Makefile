@@ -49,7 +49,7 @@ test: $(INSTALLED_DEV) ## Run ruff, mypy and pytest (ARGS: options of pytest)
 	$(VENV_PYTHON) -m mypy .
 	$(VENV_PYTHON) -m pytest $(ARGS)
 
-test-cluster: $(INSTALLED_DEV) ## Go a user's whole way on hosts made of namespaces, 15 minutes; root only (ARGS: options of pytest)
+test-cluster: $(INSTALLED_DEV) $(INSTALLED_CLUSTER) ## Go a user's whole way on hosts made of namespaces, 15 minutes; root only (ARGS: options of pytest)
 	$(VENV_PYTHON) -m pytest -m cluster -x $(ARGS)
 
 watch: setup need-run ## Let the newest run's policy play into an MP4 (ARGS: options of evaluate.py)
@@ -114,7 +114,7 @@ $(INSTALLED_DEV): $(INSTALLED)
 
 $(INSTALLED_CLUSTER): $(INSTALLED)
 	@echo 'Installing what a Ray cluster needs ...'
-	@$(PIP_INSTALL) --no-build-isolation -e '.[aws,cluster,fast]'
+	@$(PIP_INSTALL) --no-build-isolation -e '.[aws,cluster,fast,storage]'
 	@touch $@
 
 $(INSTALLED_PEERS): $(INSTALLED)

@@ -50,13 +50,17 @@ class Calls:
             ready, _ = ray.wait(references, num_returns=len(references), timeout=0)
         return [failure for reference in ready if (failure := self._finish(reference)) is not None]
 
-    def overdue(self, seconds: float) -> list[Failure]:
-        """The roles with a call that was not answered for so long, as failures of theirs."""
+    def overdue(self, limit: Callable[[str], float]) -> list[Failure]:
+        """The roles with a call that was not answered for as long as the limit says, as failures of theirs.
+
+        Args:
+            limit: seconds that a role has.
+        """
         now = time.monotonic()
         late = {
-            call.role: call.patience * seconds
+            call.role: call.patience * limit(call.role)
             for call in self._calls.values()
-            if now - call.started > call.patience * seconds
+            if now - call.started > call.patience * limit(call.role)
         }
         return [Failure(role, NoAnswerError(f"no answer for {waited:g} s")) for role, waited in late.items()]
 

@@ -22,7 +22,7 @@ from learner.checkpoint import (
     CheckpointData,
     CheckpointError,
     load_checkpoint,
-    newest_checkpoint,
+    load_newest_checkpoint,
     prune,
     save_checkpoint,
 )
@@ -39,10 +39,15 @@ class Saved(NamedTuple):
     bytes: int
     replay_bytes: int  # of those, the shards' contents
     seconds: float
+    remark: str | None = None  # what else went wrong
 
     def __str__(self) -> str:
         replay = f", {self.replay_bytes / 1e6:.1f} MB of it replay" if self.replay_bytes else ""
         return f"checkpoint {self.path.name}: {self.bytes / 1e6:.1f} MB{replay}, in {self.seconds:.1f} s"
+
+
+class CheckpointNotNowError(CheckpointError):
+    """A shard does not answer, so that the checkpoint would lack its contents; once it is replaced there can be one."""
 
 
 class CheckpointWriter:
@@ -67,6 +72,8 @@ class CheckpointWriter:
         best: Score | None,
         shards: Sequence[Any],
         actors: Mapping[int, Any],
+        *,
+        without_replay: bool,
     ) -> None:
         """Starts writing; the counters are taken as they are now.
 
@@ -76,10 +83,12 @@ class CheckpointWriter:
             best: the best policy's score.
             shards: handles of the replay shards whose contents are to be in it.
             actors: handles, by index, of the actors whose running episodes are to be in it.
+            without_replay: whether to write it all the same where a shard does not answer.
         """
         state = {"counters": counters.to_json(), "best": best}
         metadata = policy_metadata(self._config, counters, learner["updates"])
-        self._writing = self._thread.submit(self._write, learner, state, metadata, shards, actors)
+        write = functools.partial(self._write, learner, state, metadata, shards, actors, without_replay)
+        self._writing = self._thread.submit(write)
 
     def finished(self) -> Saved | CheckpointError | None:
         """The outcome of the last one, once; None while there is none."""
@@ -110,6 +119,7 @@ class CheckpointWriter:
         metadata: dict[str, Any],
         shards: Sequence[Any],
         actors: Mapping[int, Any],
+        without_replay: bool,
     ) -> Saved:
         started = time.monotonic()
         save = functools.partial(save_checkpoint, self._root, learner, spec=self._spec, metadata=metadata, state=state)
@@ -117,19 +127,24 @@ class CheckpointWriter:
         try:
             path = save(extra={**episodes, **replay_writers(shards)})
         except ReplayNotSavedError as error:
+            if not without_replay:
+                raise CheckpointNotNowError(f"there is no checkpoint now: {error}") from error
             _log.warning("the checkpoint is without the replay: %s", error)
             path = save(extra=episodes)
+        except MemoryError as error:
+            raise CheckpointError("there is no memory for a checkpoint") from error
         finally:
             forget_snapshots(shards)
-        sizes = {file.name: file.stat().st_size for file in path.iterdir()}
+        try:
+            sizes = {file.name: file.stat().st_size for file in path.iterdir()}
+        except OSError as error:
+            raise CheckpointError(f"checkpoint {path} cannot be looked at: {error.strerror}") from error
         replay = sum(sizes.get(file_name(index), 0) for index in range(len(shards)))
         saved = Saved(path, sum(sizes.values()), replay, time.monotonic() - started)
         try:
-            prune(self._root, self._config.checkpoint.keep)
+            prune(self._root, self._config.checkpoint.keep, spare=path)
         except OSError as error:
-            raise CheckpointError(
-                f"an old checkpoint in {self._root} could not be removed: {error.strerror}"
-            ) from error
+            return saved._replace(remark=f"an old checkpoint in {self._root} cannot be removed: {error.strerror}")
         return saved
 
 
@@ -159,10 +174,12 @@ def read_start(run: RunDirectory, chosen: Path | None) -> Start:
         UserError: that one is damaged or, without one, all of them are; or it is not of this version.
     """
     remarks: list[str] = []
-    path = chosen or newest_checkpoint(run.checkpoints, lambda text: remarks.append(f"warning: {text}"))
-    if path is None:
+    if chosen is not None:
+        data: CheckpointData | None = load_checkpoint(chosen)
+    else:
+        data = load_newest_checkpoint(run.checkpoints, lambda text: remarks.append(f"warning: {text}"))
+    if data is None:
         return Start()
-    data = load_checkpoint(path)
     try:
         counters = Counters.from_json(data.state["counters"])
         best = data.state["best"]
@@ -171,7 +188,7 @@ def read_start(run: RunDirectory, chosen: Path | None) -> Start:
             raise ValueError(f"the best score is {score}")
         return Start(data, counters, score, remarks)
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise UserError(f"{path}/state.json is not of this version ({error}); start a new run") from None
+        raise UserError(f"{data.path}/state.json is not of this version ({error}); start a new run") from None
 
 
 def check_fits(data: CheckpointData, config: Config, spec: EnvironmentSpec) -> None:

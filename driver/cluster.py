@@ -32,7 +32,12 @@ def look_around(config: Config) -> Cluster:
     nodes = code.demand_same(alive_nodes())
     if not nodes:
         raise UserError("no node of the Ray cluster runs a task within a minute: look at `ray status`")
-    plan, placement = fit(config, nodes, this_node())
+    here = this_node()
+    if here not in {node.id for node in nodes}:
+        raise UserError(
+            "the node of launch.py itself runs no task within a minute: look at `ray status` and `ray logs`"
+        )
+    plan, placement = fit(config, nodes, here)
     return Cluster(plan, placement, code, total(nodes))
 
 

@@ -14,7 +14,7 @@ from driver.node_code import describe_code, difference
 from driver.nodes import Node
 
 _PATIENCE_S: Final = 60.0
-_ADVICE: Final = "bring the head's there (`ray up` again, or rsync)"
+_ADVICE: Final = "bring the head's there (`ray up` again, or `rsync --delete`, which removes what the head has not)"
 
 
 class CodeCheck:

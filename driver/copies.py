@@ -14,7 +14,7 @@ import io
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -87,25 +87,27 @@ def new_name(step: int) -> str:
     return f"step-{step:012d}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
 
-def publish(store: Store, name: str, files: Mapping[str, BinaryIO]) -> int:
+def publish(store: Store, name: str, files: Mapping[str, BinaryIO], check: Callable[[], None] = lambda: None) -> int:
     """Makes a copy.
 
     Args:
         store: where.
         name: its folder, as `new_name` gives it.
         files: by path in the run's directory, each at its beginning.
+        check: is called before the copy counts, which an upload of minutes has come before.
 
     Returns:
         Its size, bytes.
 
     Raises:
-        StoreError: it could not be written; it does not count then.
+        StoreError: it could not be written, or `check` raised that; it does not count then.
     """
     written = {path: store.upload(f"{name}/{path}", file) for path, file in files.items()}
     manifest = {
         "step": step_of(name),
         "files": {path: {"bytes": each.size, "sha256": each.sha256} for path, each in written.items()},
     }
+    check()
     store.upload(f"{name}/{MANIFEST}", io.BytesIO(json.dumps(manifest, indent=2).encode()))
     return sum(each.size for each in written.values())
 

@@ -5,9 +5,10 @@ import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import IO, Any, cast
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -79,14 +80,46 @@ class _LastingConsole(Console):
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _redirect_to_nothing()
+
+
+class _LastingOutput:
+    """Standard output that loses what cannot be written, on a full disk or a terminal that is gone."""
+
+    def __init__(self) -> None:
+        self._file = sys.stdout  # rich puts another one there while it is live
+
+    def write(self, text: str) -> int:
+        """All of it, if it can be."""
+        return int(self._try(lambda: self._file.write(text)))
+
+    def flush(self) -> None:
+        """What was written until now."""
+        self._try(self._file.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    @staticmethod
+    def _try(action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except BrokenPipeError:
+            raise
+        except OSError:
+            return 0
+
+
+def _redirect_to_nothing() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Display:
     """Use as a context manager; `update` as often as there is news."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or _LastingConsole(file=sys.stdout, highlight=False, soft_wrap=True)
+        output = cast(IO[str], _LastingOutput())
+        self._console = console or _LastingConsole(file=output, highlight=False, soft_wrap=True)
         self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
         self._next_plain = 0.0
 
@@ -100,6 +133,10 @@ class Display:
     ) -> None:
         if self._live is not None:
             self._live.stop()
+        try:
+            sys.stdout.flush()
+        except OSError:  # Python would try once more at its end, and call it an error of its own
+            _redirect_to_nothing()
 
     def say(self, message: str) -> None:
         """One line that stays."""

@@ -43,9 +43,9 @@ class Code(Protocol):
 
 
 def actors_of(count: int | Literal["auto"], placement: Placement) -> int:
-    """Actors that a cluster has cores for now, at least one and not more than are wanted."""
+    """Actors that a cluster has cores for now, not more than are wanted; 0 where the learner has the only core."""
     room = placement.room(keep=count == "auto")
-    return max(1, room if count == "auto" else min(count, room))
+    return room if count == "auto" else min(count, room)
 
 
 class ElasticActors:
@@ -103,8 +103,9 @@ class ElasticActors:
             self._supervisor.resize(actors)
         self._supervisor.settle()
         # Not before all processes have their cores: a task that takes one of these for a moment would be in their way.
-        if self._count != "auto" and self._supervisor.complete:
-            self._ask_for_cores(self._count - min(self._count, self._placement.room(keep=False)), self._code.refused())
+        if self._supervisor.complete:
+            wanted = 1 if self._count == "auto" else self._count
+            self._ask_for_cores(wanted - min(wanted, self._placement.room(keep=False)), self._code.refused())
 
 
 def _actors(number: int) -> str:

@@ -2,16 +2,20 @@
 
 import statistics
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from actors.remote import EvaluationReport
 from common.config import Config, EvalConfig
+from common.errors import UserError
 from common.networks import build_network, unflatten_
-from common.policy import save_policy
+from common.policy import load_policy, save_policy
 from common.statistics import wilson_interval
 from common.types import EnvironmentSpec, Episode
 from driver.counters import Counters
 from driver.run_directory import RunDirectory
+
+_SCORE: Final = "score"
 
 Score = tuple[float, float, float]
 """The lower end of the clear rate's interval; then mean x, while little is cleared; then mean return."""
@@ -28,7 +32,7 @@ class BestPolicy:
         self._config = config
         self._spec = spec
         self._run = run
-        self.score = score
+        self.score = max(filter(None, (score, _kept_score(run.best_policy))), default=None)
 
     @property
     def clear_rate(self) -> float:
@@ -48,9 +52,19 @@ class BestPolicy:
         agent = self._config.agent
         network = build_network(self._spec, agent.dueling, 0, agent.network, agent.layer_norm, agent.quantiles)
         unflatten_(network, report.weights)
-        save_policy(self._run.best_policy, network, self._spec, policy_metadata(self._config, counters, report.updates))
+        metadata = policy_metadata(self._config, counters, report.updates) | {_SCORE: score}
+        save_policy(self._run.best_policy, network, self._spec, metadata)
         self.score = score
         return True
+
+
+def _kept_score(path: Path) -> Score | None:
+    """That of the policy on the disk, which may be better than the newest checkpoint knows of."""
+    try:
+        clear_rate, x, total = map(float, load_policy(path).metadata[_SCORE])  # type: ignore[call-overload]
+    except (UserError, KeyError, TypeError, ValueError):  # there is none yet, or none of this version
+        return None
+    return clear_rate, x, total
 
 
 def policy_metadata(config: Config, counters: Counters, updates: int) -> dict[str, Any]:

@@ -21,6 +21,11 @@ def named(role: str) -> str:
     return role if role[-1].isdecimal() else f"the {role}"
 
 
+def is_death(error: RayError) -> bool:
+    """Whether a role's process is gone or has lost something with another's; else it failed by itself."""
+    return isinstance(error.cause, RayError) if isinstance(error, RayTaskError) else True
+
+
 def failed(failure: Failure) -> RunFailedError:
     """The end of the run by a role's failure."""
     return RunFailedError(f"{named(failure.role)} failed: {cause(failure.error)}")

@@ -1,5 +1,6 @@
 """What a run tells its user before it begins."""
 
+import os
 from collections.abc import Iterator
 
 from common.config import Config
@@ -17,6 +18,8 @@ def introduction(config: Config, plan: Plan, session: Session, cluster: Cluster 
         yield f"private Ray on {machine_cores()} cores{' and a GPU' if size.gpus else ''}"
     else:
         yield f"Ray cluster at {session.address}: {cluster.size.description}: {_count(plan.actors, 'actor')}"
+        if os.environ.get("RAY_AUTH_MODE") != "token":
+            yield "warning: this cluster asks nobody for a token: who reaches its port may run anything there"
         learner += f" of node {cluster.placement.home.name}" if cluster.placement.home else ""
     envs = _count(config.actors.envs_per_actor, "environment")
     core = f" on the emulator core {plan.core}" if plan.core else ""
@@ -26,6 +29,8 @@ def introduction(config: Config, plan: Plan, session: Session, cluster: Cluster 
         yield f"note: {plan.actors} actors and the learner share {machine_cores()} cores, as you asked"
     if cluster is not None and config.actors.count != "auto" and config.actors.count > plan.actors:
         yield f"note: {config.actors.count} actors are asked for; the others start when the cluster has cores for them"
+    if cluster is not None and config.actors.count == "auto" and plan.actors == 0:
+        yield "note: the learner has the only core; one more is asked for, and all that come get an actor each"
 
 
 def _count(number: int, noun: str) -> str:

@@ -110,7 +110,8 @@ class Mirror:
         try:
             self._ownership.check()
             with open_files(self._run, job.checkpoint, job.best) as files:
-                size = publish(self._store, new_name(int(name.removeprefix("step-"))), files)
+                copy = new_name(int(name.removeprefix("step-")))
+                size = publish(self._store, copy, files, self._ownership.check)
             self._mirrored += 1
             _log.info("%s mirrored: %.1f MB in %.1f s", name, size / 1e6, time.monotonic() - started)
         except (StoreError, OSError) as error:

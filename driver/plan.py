@@ -93,9 +93,13 @@ def transition_bytes(config: Config, spec: EnvironmentSpec) -> int:
 
 def memory_for_replay(config: Config, plan: Plan, available_bytes: int) -> int:
     """What a private Ray's other parts leave of the machine's memory."""
-    players = plan.actors + config.eval.enabled
-    processes = players * _PLAYER_BYTES + _LEARNER_BYTES + config.replay.shards * _SHARD_BYTES
-    return available_bytes - config.ray.object_store_mb * 2**20 - processes
+    others = plan.actors * _PLAYER_BYTES + config.ray.object_store_mb * 2**20
+    return memory_beside_learner(config, available_bytes) - others
+
+
+def memory_beside_learner(config: Config, available_bytes: int) -> int:
+    """What learner, evaluator and the shards' own programs leave of their node's memory in a cluster."""
+    return available_bytes - config.eval.enabled * _PLAYER_BYTES - _LEARNER_BYTES - config.replay.shards * _SHARD_BYTES
 
 
 def _error_buffer(config: Config) -> float:

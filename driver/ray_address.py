@@ -54,6 +54,8 @@ def prepare_environment(address: str | None) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Otherwise the GCS keeps a record of each of the hundred thousand latest calls: hundreds of megabytes.
     os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
+    # A call that comes after the end of Ray must fail instead of starting another one.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     if address is None:
         os.environ.pop("RAY_ADDRESS", None)
         os.environ["RAY_AUTH_MODE"] = "token"

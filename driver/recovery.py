@@ -1,12 +1,13 @@
 """What replacements of dead processes start from: the run's newest whole checkpoint."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
 from driver.replay_files import restore_shard
-from learner.checkpoint import CheckpointData, load_checkpoint, newest_checkpoint
+from learner.checkpoint import CheckpointData, load_newest_checkpoint, newest_checkpoint
+from replay.snapshot import file_name
 
 
 class Recovery:
@@ -15,12 +16,14 @@ class Recovery:
     Args:
         checkpoints: the folder of the run's checkpoints.
         shards: replay shards of the run.
+        with_replay: whether they are to hold the replay.
         say: takes one line for the user.
     """
 
-    def __init__(self, checkpoints: Path, shards: int, say: Callable[[str], None]) -> None:
+    def __init__(self, checkpoints: Path, shards: int, with_replay: bool, say: Callable[[str], None]) -> None:
         self._checkpoints = checkpoints
         self._shards = shards
+        self._with_replay = with_replay
         self._say = say
 
     def learner_state(self) -> dict[str, Any] | None:
@@ -29,22 +32,12 @@ class Recovery:
         Raises:
             UserError: there are checkpoints, and all are damaged.
         """
-        data = self._newest()
+        data = load_newest_checkpoint(self._checkpoints, lambda text: self._say(f"warning: {text}"), extra=False)
         if data is None:
             self._say("there is no checkpoint to go on from: the new learner begins afresh")
             return None
         self._say(f"the new learner goes on from {data.path.name}")
         return data.learner
-
-    def _newest(self) -> CheckpointData | None:
-        while True:
-            path = newest_checkpoint(self._checkpoints, lambda text: self._say(f"warning: {text}"))
-            try:
-                return None if path is None else load_checkpoint(path)
-            except UserError:
-                if path is not None and path.exists():
-                    raise
-                # Another one was finished meanwhile, and this one removed for it.
 
     def fill(self, index: int, shard: Any) -> None:
         """Gives a new, empty shard what the checkpoint has for it; without that it stays empty."""
@@ -55,15 +48,30 @@ class Recovery:
         where = f"replay shard {index}"
         self._say(f"{where} is back as in the last checkpoint" if reason is None else f"{where} begins empty: {reason}")
 
+    def replay_of(self, data: CheckpointData) -> Mapping[str, Path]:
+        """The replay's files for a run that begins with this checkpoint: its own, or those of the newest one before
+        that has some, where a shard died while it was written.
+        """
+        if file_name(0) in data.extra or not self._with_replay:
+            return data.extra
+        path = newest_checkpoint(self._checkpoints, holding=file_name(0))
+        if path is None:
+            return {}
+        self._say(f"{data.path.name} holds no replay: that of {path.name} is taken")
+        return _files(path)
+
     def _restore(self, index: int, shard: Any) -> str | None:
         """Why a shard stays empty, if it does."""
         while True:
-            path = newest_checkpoint(self._checkpoints)
+            path = newest_checkpoint(self._checkpoints, holding=file_name(index))
             try:
-                files = {} if path is None else {file.name: file for file in path.iterdir()}
-                reason = restore_shard(index, self._shards, shard, files)
+                reason = restore_shard(index, self._shards, shard, {} if path is None else _files(path))
             except OSError as error:
                 reason = str(error)
             if reason is None or path is None or path.exists():
                 return reason
             # Another one was finished meanwhile, and this one removed for it.
+
+
+def _files(path: Path) -> dict[str, Path]:
+    return {file.name: file for file in path.iterdir()}

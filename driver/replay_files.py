@@ -57,7 +57,7 @@ def restore_shard(index: int, count: int, shard: Any, files: Mapping[str, Path])
         return f"the checkpoint's replay has another number of shards, {len(found)}"
     reason = _restore(shard, files[file_name(index)])
     if reason is not None:
-        forget_snapshots([shard])
+        shard.forget_restore.remote()
     return reason
 
 

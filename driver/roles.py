@@ -7,7 +7,7 @@ import ray
 
 from actors.environment import environment_spec
 from actors.remote import RemoteActor, RemoteEvaluator
-from common.config import Config, EnvConfig
+from common.config import ActorsConfig, Config, EnvConfig
 from common.seeding import role_seed
 from common.types import EnvironmentSpec
 from driver.placement import Placement
@@ -22,6 +22,12 @@ def _process(role: type, **options: Any) -> Any:
     """A Ray actor class, which Ray itself never restarts: the driver decides what follows a death."""
     decorate: Any = ray.remote
     return decorate(max_restarts=0, **options)(role)
+
+
+def _writer(shards: list[Any], actors: ActorsConfig) -> RemoteReplayWriter:
+    """With room for the chunks that all environments may end in one step, and for those at shards that stall."""
+    most = actors.max_inserts_in_flight + 2 * actors.envs_per_actor + len(shards)
+    return RemoteReplayWriter(shards, max_in_flight=actors.max_inserts_in_flight, max_pending=most)
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,7 @@ class Roles:
             count=count,
             seed=config.seed,
             incarnation=incarnation,
-            writer=RemoteReplayWriter(shards, max_in_flight=config.actors.max_inserts_in_flight),
+            writer=_writer(shards, config.actors),
             learner=learner,
             state=state,
         )

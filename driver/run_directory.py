@@ -95,6 +95,12 @@ class RunDirectory:
                 raise UserError(f"another launch.py is at work in {self.path}; end it first") from None
             yield
 
+    def check_idle(self) -> None:
+        """UserError if a driver is at work here, which may still write a newer checkpoint."""
+        if self.was_worked_on:
+            with self.lock():
+                pass
+
     def check_resumable(self) -> None:
         """UserError unless there is a run here that can be written on."""
         if not self.path.is_dir():
@@ -117,7 +123,8 @@ class RunDirectory:
 
 def newest_run(root: Path) -> Path:
     """The run under `root` that was written to last; UserError if there is none."""
-    runs = [path for path in root.glob("*") if RunDirectory(path).holds_run] if root.is_dir() else []
+    # Names with a dot are of folders that are being fetched.
+    runs = [path for path in root.glob("[!.]*") if RunDirectory(path).holds_run] if root.is_dir() else []
     if not runs:
         raise UserError(f"--resume: there is no run under {root}/; name its folder with --resume DIR")
     return max(runs, key=_last_written)

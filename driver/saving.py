@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from common.config import CheckpointConfig
-from driver.checkpoints import CheckpointWriter, Saved
+from driver.checkpoints import CheckpointNotNowError, CheckpointWriter, Saved
 from driver.counters import Counters
 from driver.evaluations import BestPolicy
 from driver.mirror import Mirror
@@ -13,6 +13,7 @@ from driver.supervisor import Supervisor
 from learner.checkpoint import CheckpointError
 
 _LAST_MIRROR_S: Final = 600.0
+_FILLING_S: Final = 60.0
 
 
 class Saving:
@@ -46,6 +47,7 @@ class Saving:
         self._mirror = mirror
         self._say = say
         self._last = (time.monotonic(), counters.updates)
+        self._before = self._last
         self._requested = False
 
     def begin_if_due(self, now: float) -> None:
@@ -56,25 +58,31 @@ class Saving:
         """
         self._report(self._writer.finished())
         self._report_mirror()
-        if self._requested or self._writer.busy:
+        if self._requested or self._writer.busy or self._supervisor.filling:
             return
         last_time, last_updates = self._last
         due = self._settings.interval_s is not None and now - last_time >= self._settings.interval_s
         if (period := self._settings.interval_updates) is not None:
-            due |= self._counters.updates // period > last_updates // period
-        if due and self._counters.updates > last_updates:
+            due |= self._counters.updates // period != last_updates // period
+        # Not only when there are more: a learner that took a dead one's place has fewer for a while.
+        if due and self._counters.updates != last_updates:
             self._requested = True
-            self._last = (now, self._counters.updates)
+            self._before, self._last = self._last, (now, self._counters.updates)
             self._supervisor.request_state(self._answered)
 
     def learner_replaced(self) -> None:
         """The old one's state will not come."""
-        self._requested = False
+        if self._requested:
+            self._requested, self._last = False, self._before
 
     def save(self, learner: dict[str, Any]) -> bool:
-        """Writes a checkpoint now, with this state of the learner, and waits for it; tells whether it is there."""
+        """Writes a checkpoint now, with this state of the learner, and waits for it; tells whether it is there.
+
+        Without the contents of a shard that does not answer: there will be no later one.
+        """
         self.wait()
-        self._start(learner)
+        self._supervisor.wait_until_filled(_FILLING_S)
+        self._start(learner, without_replay=True)
         return self.wait()
 
     def wait(self) -> bool:
@@ -105,17 +113,25 @@ class Saving:
 
     def _answered(self, learner: dict[str, Any]) -> None:
         self._requested = False
-        self._start(learner)
+        if self._supervisor.filling:  # a shard died since the question
+            self._last = self._before
+        else:
+            self._start(learner, without_replay=False)
 
-    def _start(self, learner: dict[str, Any]) -> None:
+    def _start(self, learner: dict[str, Any], *, without_replay: bool) -> None:
         shards = self._supervisor.shards if self._settings.replay else ()
-        self._writer.start(learner, self._counters, self._best.score, shards, self._supervisor.actors)
+        actors = self._supervisor.actors
+        self._writer.start(learner, self._counters, self._best.score, shards, actors, without_replay=without_replay)
 
     def _report(self, outcome: Saved | CheckpointError | None) -> None:
+        if isinstance(outcome, CheckpointNotNowError):
+            self._last = self._before  # due at once, when the shard is back
         if isinstance(outcome, CheckpointError):
             self._say(f"warning: {outcome}; earlier checkpoints are whole, training goes on")
         elif outcome is not None:
             self._say(str(outcome))
+            if outcome.remark is not None:
+                self._say(f"warning: {outcome.remark}")
             if self._mirror is not None:
                 self._mirror.start(outcome.path)
 

@@ -37,6 +37,7 @@ class Slot:
 
     handle: Any
     incarnation: int
+    predecessor: Any = None  # of a shard that is being filled: the handle that actors and learner have until it is full
     deaths_in_a_row: int = 0  # without progress between them
     epsilons: tuple[float, float] = (0.0, 0.0)  # an actor's
     reported: bool = False  # since the last replacement

@@ -5,19 +5,19 @@ import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnschedulableError, RayActorError, RayError
+from ray.exceptions import RayError
 
 from actors.remote import ActorReport, EvaluationReport
 from common.errors import UserError
 from common.types import ShardStats
-from driver.calls import Calls, Failure, NoAnswerError
+from driver.calls import Calls, Failure
 from driver.counters import Counters
-from driver.failures import RunFailedError, cause, failed, named, split
+from driver.failures import RunFailedError, cause, failed, is_death, named, split
 from driver.limits import Limits
 from driver.nodes import alive_nodes
 from driver.roles import Roles
@@ -30,6 +30,7 @@ _MAX_DEATHS_IN_A_ROW = 5
 _INCARNATIONS_PER_SESSION = 1_000
 # The last slice of an evaluation draws its animation, which takes a multiple of a slice for a long episode.
 _ANIMATION_PATIENCE = 5.0
+_START_PATIENCE = 10.0  # of the first answer, before which a process starts
 _ACTOR, _SHARD, _LEARNER, _EVALUATOR = "actor", "replay shard", "learner", "evaluator"
 
 
@@ -44,7 +45,7 @@ class Supervisor:
     recovery: Recovery
     _calls: Calls = field(default_factory=Calls)
     _slots: dict[str, Slot] = field(default_factory=dict)  # by kind and, of shards and actors, number
-    _filling: set[Future[None]] = field(default_factory=set)  # new shards
+    _filling: dict[Future[None], int] = field(default_factory=dict)  # new shards
     _retired: dict[int, int] = field(default_factory=dict)  # the next incarnations of actors that were ended
     _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(thread_name_prefix="fill"))
     _count: int = 0  # of actors
@@ -55,7 +56,12 @@ class Supervisor:
     @property
     def shards(self) -> tuple[Any, ...]:
         """Handles of the replay shards."""
-        return tuple(self._slots[_shard(index)].handle for index in range(self.roles.config.replay.shards))
+        return tuple(slot.handle for slot in self._shards)
+
+    @property
+    def filling(self) -> bool:
+        """Whether a new shard still lacks its contents, and a checkpoint would do so too."""
+        return bool(self._filling)
 
     @property
     def actors(self) -> dict[int, Any]:
@@ -144,10 +150,8 @@ class Supervisor:
         self._ask_shards()
         self._connect_filled_shards()
         failures = {failure.role: failure for failure in self._calls.poll(timeout_s)}
-        for failure in self._calls.overdue(self.roles.config.ray.hang_s):
-            # One that has not answered yet may wait for its place in the cluster.
-            if self._slots[failure.role].reported:
-                failures.setdefault(failure.role, failure)
+        for failure in self._calls.overdue(self._patience_s):
+            failures.setdefault(failure.role, failure)
         # The learner last: for a new one, actors may have to go, also those that took another's place just now.
         for failure in sorted(failures.values(), key=lambda failure: failure.role == _LEARNER):
             if failure.role in self._slots:  # else it was ended meanwhile
@@ -185,6 +189,17 @@ class Supervisor:
                 if failure.role == _LEARNER:
                     raise failed(failure)
         self._calls = Calls()
+
+    def wait_until_filled(self, timeout_s: float) -> None:
+        """Gives new shards the time to get their contents, for a last checkpoint that has them too."""
+        wait(self._filling, timeout_s)
+
+    def close(self) -> None:
+        """Ends the filling of shards, so that no thread asks Ray for anything after its end."""
+        for future, index in self._filling.items():
+            if not future.done():
+                ray.kill(self._slots[_shard(index)].handle)
+        self._threads.shutdown(cancel_futures=True)
 
     def learner_state(self, timeout_s: float) -> dict[str, Any]:
         """The learner's state.
@@ -236,12 +251,30 @@ class Supervisor:
     def _actors(self) -> list[Slot]:
         return [self._slots[_actor(index)] for index in range(self._count)]
 
+    def _patience_s(self, role: str) -> float:
+        """Seconds that a role's process may take for an answer."""
+        hang_s = self.roles.config.ray.hang_s
+        if self._slots[role].reported:
+            return hang_s
+        # One that has not answered yet may wait for its cores in a cluster; shards and evaluator reserve none.
+        waits_for_cores = self.roles.placement.home is not None and split(role)[0] in (_ACTOR, _LEARNER)
+        return math.inf if waits_for_cores else _START_PATIENCE * hang_s
+
+    @property
+    def _shards(self) -> list[Slot]:
+        return [self._slots[_shard(index)] for index in range(self.roles.config.replay.shards)]
+
+    @property
+    def _filled_shards(self) -> list[Any]:
+        """What actors and learner are to use: what they put into a shard that is being filled would be lost."""
+        return [slot.handle if slot.predecessor is None else slot.predecessor for slot in self._shards]
+
     def _first_incarnation(self) -> int:
         # A resumed run must not replay the random numbers of its earlier sessions.
         return self.counters.sessions * _INCARNATIONS_PER_SESSION
 
     def _new_actor(self, index: int, incarnation: int, state: dict[str, Any] | None = None) -> Any:
-        return self.roles.actor(index, self._count, incarnation, list(self.shards), self._learner, state)
+        return self.roles.actor(index, self._count, incarnation, self._filled_shards, self._learner, state)
 
     def _add_actor(self, index: int, state: dict[str, Any] | None) -> None:
         incarnation = self._retired.get(index, self._first_incarnation())
@@ -256,7 +289,7 @@ class Supervisor:
         ray.kill(slot.handle)
 
     def _new_learner(self, state: dict[str, Any] | None) -> Any:
-        return self.roles.learner(list(self.shards), state, self.counters.weight_version)
+        return self.roles.learner(self._filled_shards, state, self.counters.weight_version)
 
     def _run_actor(self, index: int) -> None:
         if self._stopping:
@@ -316,7 +349,7 @@ class Supervisor:
             self.listener.evaluation(report)
 
     def _handle(self, failure: Failure) -> None:
-        if not isinstance(failure.error, RayActorError | ActorUnschedulableError | NoAnswerError):
+        if not is_death(failure.error):
             raise failed(failure)
         self._bury(failure)
         kind, index = split(failure.role)
@@ -358,16 +391,20 @@ class Supervisor:
     def _replace_shard(self, index: int) -> None:
         """The others serve on while the new one is filled."""
         slot = self._slots[_shard(index)]
+        if slot.predecessor is None:
+            slot.predecessor = slot.handle
         slot.handle = self.roles.shard(index, slot.incarnation)
-        self._filling.add(self._threads.submit(self.recovery.fill, index, slot.handle))
+        self._filling[self._threads.submit(self.recovery.fill, index, slot.handle)] = index
 
     def _connect_filled_shards(self) -> None:
-        filled = {future for future in self._filling if future.done()}
-        self._filling -= filled
-        for future in filled:
+        filled = {future: index for future, index in self._filling.items() if future.done()}
+        for future, index in filled.items():
+            del self._filling[future]
             future.result()
+            if index not in self._filling.values():  # else it died once more meanwhile
+                self._slots[_shard(index)].predecessor = None
         if filled:
-            shards = list(self.shards)
+            shards = self._filled_shards
             self._learner.set_shards.remote(shards)
             for slot in self._actors:
                 slot.handle.set_shards.remote(shards)
@@ -391,7 +428,7 @@ class Supervisor:
     def _displace_actors(self) -> range:
         """Ends the actors that a cluster which has shrunk has no room for beside the learner; returns their indices."""
         placement = self.roles.placement
-        displaced = range(max(1, placement.room(keep=False)) if placement.home else self._count, self._count)
+        displaced = range(placement.room(keep=False) if placement.home else self._count, self._count)
         for index in displaced:
             self._remove_actor(index)
         return displaced

@@ -15,7 +15,7 @@ from driver.display import Display
 from driver.limits import Limits
 from driver.mirror_start import check_mirror, start_mirror
 from driver.options import LaunchOptions, dump_config
-from driver.plan import Plan, machine_cores, make_plan, memory_for_replay, transition_bytes
+from driver.plan import Plan, machine_cores, make_plan, memory_beside_learner, memory_for_replay, transition_bytes
 from driver.provenance import describe_origin
 from driver.ray_session import Session, ray_session
 from driver.roles import Roles
@@ -38,6 +38,8 @@ def train(options: LaunchOptions, ray_address: str | None) -> int:
         UserError: the run cannot be started as asked.
     """
     run = options.run
+    if options.resume:
+        run.check_idle()
     begin = read_start(run, options.checkpoint) if options.resume else Start()
     limits = Limits.of(options.config)
     reached = limits.reached(begin.counters)
@@ -79,7 +81,9 @@ def _train(
         else:
             plan = cluster.plan
             each = transition_bytes(config, Roles(config, plan).spec)
-            check_memory(config.replay.capacity, each, cluster.size.memory_bytes)
+            home = cluster.placement.home
+            room = memory_beside_learner(config, home.memory_bytes if home else 0)
+            check_memory(config.replay.capacity, each, room)
         if options.resume:
             begin.counters.sessions += 1
         else:

@@ -6,8 +6,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from ray.exceptions import RayError
+
 from actors.remote import ActorReport, EvaluationReport
 from common.config import Config
+from common.errors import UserError, first_line
 from common.types import ShardStats
 from driver.actor_states import read_actor_states
 from driver.checkpoints import CheckpointWriter, Start
@@ -74,13 +77,16 @@ class Training:
         self._limits = limits
         self._display = display
         self._cluster = cluster
+        self._recovery = Recovery(
+            self._run_dir.checkpoints, self._config.replay.shards, self._config.checkpoint.replay, self._event
+        )
         roles = Roles(self._config, plan, Placement() if cluster is None else cluster.placement)
         self._supervisor = Supervisor(
             roles,
             limits,
             counters,
             Listener(self._actor, self._learner, self._shard, self._evaluation, self._replaced, self._event),
-            Recovery(self._run_dir.checkpoints, self._config.replay.shards, self._event),
+            self._recovery,
         )
         self._elastic: ElasticActors | None = None
         self._totals = ShardTotals(counters)
@@ -142,6 +148,10 @@ class Training:
             self._event(f"launch.py: error: {failure}")
             self._save_what_is_left(signals)
             return 1
+        except RayError as error:  # of a question to Ray itself, which no role's death explains
+            self._event(f"launch.py: error: Ray does not answer any more: {first_line(error)}")
+            self._save_what_is_left(signals)
+            return 1
         except OSError as error:
             self._event(f"launch.py: error: the run cannot be written: {error}; make room and resume it")
             return 1
@@ -151,7 +161,7 @@ class Training:
     def _fill(self, shards: Sequence[Any]) -> None:
         """Gives empty shards what the checkpoint has for them."""
         if self._begin.data is not None:
-            reason = restore_replay(shards, self._begin.data.extra)
+            reason = restore_replay(shards, self._recovery.replay_of(self._begin.data))
             self._event("the replay goes on as it was" if reason is None else f"the replay fills anew: {reason}")
 
     def _loop(self, signals: StopSignals) -> str:
@@ -181,6 +191,7 @@ class Training:
         self._episode_log.close()
         self._tick()
         self._redraw()
+        self._supervisor.close()
         self._saving.close()
 
     def _save_what_is_left(self, signals: StopSignals) -> None:
@@ -189,7 +200,12 @@ class Training:
         with contextlib.suppress(RunFailedError):
             self._saving.save(self._supervisor.learner_state(_SALVAGE_TIMEOUT_S))
         self._finish_mirror(signals)
-        if newest_checkpoint(self._run_dir.checkpoints) is None:
+        try:
+            newest = newest_checkpoint(self._run_dir.checkpoints)
+        except UserError as error:
+            self._event(f"launch.py: error: {error}")
+            return
+        if newest is None:
             self._event("there is no checkpoint yet: nothing to go on from")
         else:
             self._event(f"go on from the last checkpoint with: python launch.py --resume {self._run_dir.path}")

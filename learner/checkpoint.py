@@ -118,42 +118,49 @@ def load_checkpoint(path: Path) -> CheckpointData:
     Raises:
         UserError: the folder is no checkpoint, or a file in it is damaged; the message says which and how.
     """
-    files, step = verify(path)
-    policy = load_policy(path / "policy.pt")
-    learner = {
-        **_load_networks(path, policy, averaged="online.pt" in files),
-        "target": _load_dict(path / "target.pt"),
-        "optimizer": _load_dict(path / "optimizer.pt"),
-        "updates": step,
-    }
-    extra = {name: path / name for name in files if name not in (*OWN_FILES, *OPTIONAL_FILES)}
-    return CheckpointData(path, step, policy, learner, read_json(path / "state.json"), extra)
+    return _read(path, *verify(path))
 
 
-def newest_checkpoint(root: Path, warn: Callable[[str], None] | None = None) -> Path | None:
+def newest_checkpoint(
+    root: Path, warn: Callable[[str], None] | None = None, *, holding: str | None = None
+) -> Path | None:
     """The newest whole checkpoint of a run; damaged ones are passed over.
 
     Args:
         root: the folder of all checkpoints of a run.
         warn: takes a line for each one that is passed over; None: the log does.
+        holding: one of the caller's further files; checkpoints without it do not count.
 
     Returns:
-        None where the run has no checkpoint at all.
+        None where the run has no checkpoint at all, or none with that file.
 
     Raises:
         UserError: there are checkpoints, and every one is damaged: starting afresh would hide that.
     """
-    while checkpoints := _checkpoints(root):
-        for path in checkpoints:
-            try:
-                verify(path)
-                return path
-            except UserError as error:
-                if not path.exists():
-                    break  # a newer one was finished meanwhile, and this one removed for it
-                (warn or _log.warning)(f"passing over a damaged checkpoint: {error}")
-        else:
-            raise UserError(f"every checkpoint in {root} is damaged: restore one from a copy, or start a new run")
+    found = _newest(root, warn, extra=True, holding=holding)
+    return None if found is None else found[0]
+
+
+def load_newest_checkpoint(
+    root: Path, warn: Callable[[str], None] | None = None, *, extra: bool = True
+) -> CheckpointData | None:
+    """As `newest_checkpoint`, and reads it; each file is checked once.
+
+    Args:
+        root, warn: see there.
+        extra: whether the caller's further files are checked as well, which may be gigabytes of replay.
+
+    Raises:
+        UserError: see there; or a file that is as it was written cannot be read by this version.
+    """
+    while (found := _newest(root, warn, extra)) is not None:
+        path, files, step = found
+        try:
+            return _read(path, files, step)
+        except UserError:
+            if path.exists():
+                raise
+            # Another one was finished meanwhile, and this one removed for it.
     return None
 
 
@@ -171,8 +178,13 @@ def set_aside_newer(root: Path, path: Path) -> list[Path]:
     return aside
 
 
-def prune(root: Path, keep: int) -> None:
+def prune(root: Path, keep: int, spare: Path | None = None) -> None:
     """Removes all checkpoints but the newest `keep` whole ones.
+
+    Args:
+        root: the folder of all checkpoints of a run.
+        keep: how many.
+        spare: one that stays in any case: the newest one by time, where newer ones by step are damaged within.
 
     Raises:
         ValueError: `keep` is less than 1.
@@ -181,10 +193,49 @@ def prune(root: Path, keep: int) -> None:
         raise ValueError(f"{keep} checkpoints cannot be kept: at least 1")
     whole = 0
     for path in _checkpoints(root):
-        if whole >= keep:
+        if whole >= keep and path != spare:
             _remove(path)
         elif has_all_sizes(path):
             whole += 1
+
+
+def _newest(
+    root: Path, warn: Callable[[str], None] | None, extra: bool, holding: str | None = None
+) -> tuple[Path, list[str], int] | None:
+    """The newest checkpoint that `verify` finds whole, its files and its step."""
+    while checkpoints := _checkpoints(root):
+        reasons = []
+        for path in checkpoints:
+            try:
+                files, step = verify(path, extra=extra)
+                if holding is None or holding in files:
+                    return path, files, step
+            except UserError as error:
+                if not path.exists():
+                    break  # a newer one was finished meanwhile, and this one removed for it
+                reasons.append(str(error))
+                (warn or _log.warning)(f"passing over a damaged checkpoint: {error}")
+        else:
+            if len(reasons) < len(checkpoints):
+                return None
+            why = reasons[0].removeprefix("checkpoint ").partition(";")[0]
+            raise UserError(
+                f"every checkpoint in {root} is damaged ({why}): restore one from a copy, or start a new run"
+            )
+    return None
+
+
+def _read(path: Path, files: list[str], step: int) -> CheckpointData:
+    """A checkpoint that was checked."""
+    policy = load_policy(path / "policy.pt")
+    learner = {
+        **_load_networks(path, policy, averaged="online.pt" in files),
+        "target": _load_dict(path / "target.pt"),
+        "optimizer": _load_dict(path / "optimizer.pt"),
+        "updates": step,
+    }
+    extra = {name: path / name for name in files if name not in (*OWN_FILES, *OPTIONAL_FILES)}
+    return CheckpointData(path, step, policy, learner, read_json(path / "state.json"), extra)
 
 
 def _write_files(

@@ -12,7 +12,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 from ray.actor import ActorHandle
-from ray.exceptions import ObjectLostError, RayActorError
+from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError
 
 from common.types import Chunk, EnvironmentSpec, ShardSample, ShardStats
 from replay.rate_limiter import RateLimiter
@@ -21,7 +21,7 @@ from replay.snapshot import Assembly, pieces
 
 ShardHandle = ActorHandle[Any]
 
-SHARD_LOST = (RayActorError, ObjectLostError)
+SHARD_LOST = (RayActorError, ObjectLostError, NodeDiedError, OutOfMemoryError)
 """What a call raises when its shard, or the node that held its answer, is gone."""
 
 STALLED_S = 1.0
@@ -100,8 +100,12 @@ class RemoteReplayShard:
         self._shard.restore(assembly.finish())
 
     def forget_snapshot(self) -> None:
-        """Gives up what is left to be sent of a snapshot, and what came of one that was to be restored."""
-        self._pieces, self._assembly = iter(()), None
+        """Gives up what is left to be sent of a snapshot."""
+        self._pieces = iter(())
+
+    def forget_restore(self) -> None:
+        """Gives up what came of a snapshot that was to be restored."""
+        self._assembly = None
 
     @ray.method(concurrency_group="health")
     def ping(self) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.chaos_report import Kill, Progress, Report, fallen, lost_updates, recovery, speed_before
 from tests.launching import ROOT, descendants, memory_mib, progress
@@ -33,8 +34,12 @@ _TITLES: Final = {
     "learner": "ray::RemoteLearner",
     "evaluator": "ray::RemoteEvaluator",
 }
+_TWO_AT_ONCE: Final = 0.15  # of the kills
 _CHANCES: Final = {"actor": 8, "replay shard": 4, "learner": 3, "evaluator": 1, "node": 4}
 _CHECKPOINT_S: Final = 20.0
+_WRITING_S: Final = 10.0  # for a checkpoint of the default run
+_ENDING_S: Final = 10.0
+_RESUMED_S: Final = 30.0  # that the run goes on for in the end
 _HEAD_CPUS, _NODE_CPUS, _NODES = 3, 1, 2
 _STORE_BYTES: Final = 200 * 2**20
 _WARM_UP_S: Final = 75.0
@@ -113,8 +118,11 @@ class Chaos:
         for _ in range(kills):
             self._watch(self._rng.uniform(0.5, 1.5) * gap_s)
             what = self._choose()
+            both = [what] if self._rng.random() >= _TWO_AT_ONCE else [what, self._choose_process()]
             before, time_s = speed_before(self.lines, self._now), self._now
-            self._kill(what)
+            for each in reversed(both):  # a node last: after it comes a pause
+                self._kill(each)
+            what = " and ".join(both)
             took = self._wait_for_recovery(time_s, before)
             self.kills.append(Kill(what, time_s, before, took))
             print(f"{time_s:7.0f} s  {what:12}  {before:6.0f} steps/s before, back after {took} s", flush=True)
@@ -134,13 +142,19 @@ class Chaos:
         kinds = [kind for kind in _CHANCES if kind != "node" or self._nodes]
         return self._rng.choices(kinds, [_CHANCES[kind] for kind in kinds])[0]
 
+    def _choose_process(self) -> str:
+        while (what := self._choose()) == "node":
+            pass
+        return what
+
     def _kill(self, what: str) -> None:
         if what == "node":
             self._nodes.kill_one(self._rng)
             self._watch(_NODE_BACK_S)
             self._nodes.add_one()
             return
-        pids = [pid for pid, title in descendants(os.getpid()).items() if title.startswith(_TITLES[what])]
+        while not (pids := _processes(_TITLES[what])):
+            self._watch(_POLL_S)
         os.kill(self._rng.choice(sorted(pids)), signal.SIGKILL)
 
     def _wait_for_recovery(self, time_s: float, before: float) -> float | None:
@@ -162,6 +176,11 @@ class Chaos:
         self._traces.take(pids)
         time.sleep(_POLL_S)
         return pids
+
+
+def _processes(title: str) -> list[int]:
+    """Our own whose titles begin so."""
+    return [pid for pid, found in descendants(os.getpid()).items() if found.startswith(title)]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -214,7 +233,46 @@ def _rage(
         finally:
             process.kill()
             process.wait()
-    return _report(run, terminal, chaos, status)
+    report = _report(run, terminal, chaos, status)
+    report.left_behind += [f"process {pid}" for title in _TITLES.values() for pid in _still_there(title)]
+    report.left_behind += map(str, sorted((run / "checkpoints").glob(".*")))
+    report.resumed = _resume(run, more, environment)
+    return report
+
+
+def _still_there(title: str) -> list[int]:
+    """Processes that have not ended some seconds after the run, while the cluster goes on."""
+    deadline = time.monotonic() + _ENDING_S
+    while (pids := _processes(title)) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    return pids
+
+
+def _resume(run: Path, more: list[str], environment: dict[str, str]) -> str:
+    """Why the run does not go on where it ended; empty if it does."""
+    before = progress(run)[-1]
+    limit = ["--max-minutes", str((before["time_s"] + _RESUMED_S) / 60), *_without_settings(more)]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "launch.py"), "--resume", str(run), *limit],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+        check=False,
+    )
+    if done.returncode:
+        return f"status {done.returncode}: {done.stderr}{done.stdout[-1000:]}"
+    if "the replay goes on as it was" not in done.stdout:
+        return "its replay began anew"
+    after = progress(run)[-1]
+    fell = [name for name in ("env_steps", "updates", "episodes") if after[name] <= before[name]]
+    return f"{', '.join(fell)} did not grow" if fell else ""
+
+
+def _without_settings(more: list[str]) -> list[str]:
+    """Of the options of `launch.py`, the Ray to join alone: a resumed run has its own settings."""
+    index = more.index("--ray.address")
+    return more[index : index + 2]
 
 
 def _report(run: Path, terminal: Path, chaos: Chaos, status: int) -> Report:
@@ -232,7 +290,11 @@ def _report(run: Path, terminal: Path, chaos: Chaos, status: int) -> Report:
         samples_per_insert_setting=float(settings["replay"]["samples_per_insert"]),
         lost_updates=lost_updates(lines),
         # A checkpoint takes some seconds to be written, and counts from when it was begun.
-        updates_in_an_interval=int(usual * (settings["checkpoint"]["interval_s"] + _CHECKPOINT_S)),
+        updates_in_an_interval=int(usual * (settings["checkpoint"]["interval_s"] + _WRITING_S)),
+        told_on_curves=_restarts_on_curves(run),
+        began_without_contents=told[0].count("begins empty") + told[0].count("begins afresh"),
+        speed_first=chaos.kills[0].before,
+        speed_last=chaos.kills[-1].before,
         fallen_counters=fallen(lines, ("env_steps", "episodes", "samples", "restarts")),
         memory_mib=[round(amount, 1) for amount in _by_minute(_once_full(chaos.memory, lines, settings))],
         minutes=round(last["time_s"] / 60, 1),
@@ -242,6 +304,14 @@ def _report(run: Path, terminal: Path, chaos: Chaos, status: int) -> Report:
         evaluations=len(evaluations.read_text().splitlines()) if evaluations.exists() else 0,
         exit_status=status,
     )
+
+
+def _restarts_on_curves(run: Path) -> int:
+    """The last points of system/restarts/*, together."""
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    events.Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("system/restarts/")]
+    return sum(int(events.Scalars(tag)[-1].value) for tag in tags)
 
 
 def _once_full(memory: list[tuple[float, float]], lines: Progress, settings: Any) -> list[tuple[float, float]]:

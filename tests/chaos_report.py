@@ -13,6 +13,7 @@ MEDIAN_RECOVERY_S: Final = 15.0
 LONGEST_RECOVERY_S: Final = 45.0
 MEMORY_GROWTH: Final = 1.1
 SAMPLES_PER_INSERT_TOLERANCE: Final = 0.1
+SLOWED: Final = 0.8  # a run that is slower in the end than this share of its beginning has suffered
 
 Progress = Sequence[dict[str, Any]]
 
@@ -22,10 +23,11 @@ class Kill:
     """Something that was killed.
 
     Attributes:
-        what: "actor", "replay shard", "learner", "evaluator" or "node".
+        what: "actor", "replay shard", "learner", "evaluator" or "node"; "… and …" where two were killed at once.
         time_s: of the run.
         before: env steps per second before.
-        recovery_s: until the start of the first window of ten seconds with 90 % of that; None: never.
+        recovery_s: until the start of the first window of ten seconds with 90 % of that, which the next one has too;
+            None: never.
     """
 
     what: str
@@ -42,6 +44,8 @@ class Report:
     restarts: int
     told_on_terminal: int
     told_in_log: int
+    told_on_curves: int  # by system/restarts/* of TensorBoard's file
+    began_without_contents: int  # shards and learners that had to, though there was a checkpoint
     samples_per_insert: float
     samples_per_insert_setting: float
     lost_updates: int  # at most, by which the counter of updates fell back
@@ -53,8 +57,11 @@ class Report:
     updates: int
     episodes: int
     evaluations: int
+    speed_first: float  # env steps per second before the first kill
+    speed_last: float  # and before the last one
     left_behind: list[str] = field(default_factory=list)
     exit_status: int = 0
+    resumed: str = ""  # why the run could not go on afterwards; empty if it could
 
     @property
     def memory_thirds_mib(self) -> tuple[float, float]:
@@ -86,6 +93,13 @@ class Report:
             (self.restarts < len(self.kills), f"{self.restarts} restarts for {len(self.kills)} kills"),
             (self.told_on_terminal != self.restarts, f"{self.told_on_terminal} of {self.restarts} on the terminal"),
             (self.told_in_log != self.restarts, f"{self.told_in_log} of {self.restarts} in the log"),
+            (self.told_on_curves != self.restarts, f"{self.told_on_curves} of {self.restarts} on the curves"),
+            (self.began_without_contents > 0, f"{self.began_without_contents} processes began without what was saved"),
+            (
+                self.speed_last < SLOWED * self.speed_first,
+                f"{self.speed_first:.0f} env steps/s at first became {self.speed_last:.0f}",
+            ),
+            (bool(self.resumed), f"the run did not go on: {self.resumed}"),
             (bool(self.left_behind), f"left behind: {', '.join(self.left_behind)}"),
             (self.exit_status != 0, f"exit status {self.exit_status}"),
         ]
@@ -132,8 +146,12 @@ def speed_before(progress: Progress, time_s: float) -> float:
 
 
 def recovery(progress: Progress, time_s: float, before: float) -> float | None:
-    """Seconds from a kill to the start of the first window after it with 90 % of the speed before; None: not yet."""
-    starts = (start for start, _, rate in windows(progress) if start >= time_s and rate >= BACK * before)
+    """Seconds from a kill to the start of the first window after it with 90 % of the speed before; None: not yet.
+
+    The next window, five seconds later, must have it as well: after a learner's death actors play on for a moment.
+    """
+    after = [(start, rate >= BACK * before) for start, _, rate in windows(progress) if start >= time_s]
+    starts = (start for (start, good), (_, lasts) in itertools.pairwise(after) if good and lasts)
     start = next(starts, None)
     return None if start is None else start - time_s
 

@@ -17,13 +17,13 @@ STORE_BYTES = 100 * 2**20
 
 
 @contextlib.contextmanager
-def ray_cluster(monkeypatch: pytest.MonkeyPatch, head_cpus: int) -> Iterator[Cluster]:
+def ray_cluster(monkeypatch: pytest.MonkeyPatch, head_cpus: int, **head_options: Any) -> Iterator[Cluster]:
     """A head with so many cores, in a folder of its own."""
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # not tmp_path: the paths of sockets must be short
     monkeypatch.setenv("RAY_TMPDIR", str(folder))
     (folder / "ray").mkdir()
-    head = {"num_cpus": head_cpus, "include_dashboard": False, "object_store_memory": STORE_BYTES}
+    head = {"num_cpus": head_cpus, "include_dashboard": False, "object_store_memory": STORE_BYTES, **head_options}
     made = Cluster(initialize_head=True, head_node_args={**head, "temp_dir": str(folder)})
     try:
         yield made

@@ -56,6 +56,13 @@ def test_a_resumed_run_keeps_its_best(tmp_path: Path) -> None:
     assert not (tmp_path / "best.pt").exists()
 
 
+def test_a_run_that_resumes_from_before_its_best_policy_keeps_that(tmp_path: Path) -> None:
+    _best(tmp_path).consider(_report([True, True], 100, seed=1), Counters())
+    assert not _best(tmp_path, (0.0, 50.0, 0.0)).consider(_report([True, False], 3_000, seed=2), Counters())
+    assert not _best(tmp_path).consider(_report([True, False], 3_000, seed=2), Counters())
+    assert _saved_updates(tmp_path) == 100
+
+
 @pytest.mark.parametrize(("clears", "text"), [([True] * 10, "72-100 %"), ([False] * 10, "0-28 %")])
 def test_the_description_gives_wilsons_interval(clears: list[bool], text: str) -> None:
     assert text in describe(_report(clears, 1_234, seed=1))

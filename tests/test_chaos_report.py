@@ -13,6 +13,10 @@ GOOD = Report(
     restarts=5,
     told_on_terminal=5,
     told_in_log=5,
+    told_on_curves=5,
+    began_without_contents=0,
+    speed_first=300.0,
+    speed_last=290.0,
     samples_per_insert=3.98,
     samples_per_insert_setting=4.0,
     lost_updates=200,
@@ -40,7 +44,12 @@ def test_a_recovery_is_the_start_of_the_first_window_with_nine_tenths_of_the_spe
     progress = lines([100] * 12 + [100, 0, 20, 85, 95, 100, 100])  # killed within the thirteenth line's time
     assert speed_before(progress, 62.0) == 100
     assert recovery(progress, 62.0, 100.0) == pytest.approx(75.0 - 62.0)  # 85 and 95 make 90
-    assert recovery(progress[:16], 62.0, 100.0) is None
+    assert recovery(progress[:18], 62.0, 100.0) is None
+
+
+def test_a_window_before_a_stall_is_no_recovery() -> None:
+    progress = lines([100] * 13 + [100, 100, 0, 0, 0, 95, 95, 95])
+    assert recovery(progress, 62.0, 100.0) == pytest.approx(90.0 - 62.0)
 
 
 def test_a_window_that_began_before_the_kill_does_not_count() -> None:
@@ -66,9 +75,13 @@ def test_a_run_that_kept_every_promise_has_no_misses() -> None:
         {"kills": [*GOOD.kills, Kill("actor", 250.0, 50.0, None)]},
         {"kills": [Kill("actor", 100.0, 50.0, 16.0)] * 3},
         {"kills": [*GOOD.kills, Kill("actor", 250.0, 50.0, 46.0)]},
-        {"restarts": 2, "told_on_terminal": 2, "told_in_log": 2},
+        {"restarts": 2, "told_on_terminal": 2, "told_in_log": 2, "told_on_curves": 2},
         {"told_on_terminal": 4},
         {"told_in_log": 4},
+        {"told_on_curves": 4},
+        {"began_without_contents": 1},
+        {"speed_last": 230.0},
+        {"resumed": "status 1"},
         {"samples_per_insert": 3.5},
         {"lost_updates": 601},
         {"fallen_counters": ["episodes"]},

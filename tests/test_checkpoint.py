@@ -1,3 +1,4 @@
+import functools
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from driver.recovery import Recovery
 from learner.checkpoint import (
     CheckpointError,
     load_checkpoint,
+    load_newest_checkpoint,
     newest_checkpoint,
     prune,
     save_checkpoint,
@@ -328,6 +330,53 @@ def test_prune_does_not_count_a_damaged_checkpoint(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path) == paths[0]
 
 
+def test_prune_spares_the_one_just_written_beside_newer_ones_that_are_damaged_within(tmp_path: Path) -> None:
+    paths = save_steps(tmp_path, 4)
+    prune(tmp_path, keep=2, spare=paths[0])
+    assert sorted(os.listdir(tmp_path)) == [path.name for path in (paths[0], *paths[2:])]
+
+
+def test_where_all_are_damaged_the_reason_is_said(tmp_path: Path) -> None:
+    cut(save_steps(tmp_path, 1)[0] / "target.pt")
+    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged \(.*target\.pt has \d+ bytes instead of"):
+        load_newest_checkpoint(tmp_path)
+
+
+def test_the_newest_one_that_holds_a_file_is_found(tmp_path: Path) -> None:
+    learner = make_learner()
+    state: Any = learner.state_dict()
+    extra = {"replay-0.bin": lambda file: file.write(b"contents")}
+    save = functools.partial(save_checkpoint, tmp_path, spec=VECTOR_SPEC, metadata={}, state={})
+    older = save(state | {"updates": 1}, extra=extra)
+    newer = save(state | {"updates": 2})
+    assert newest_checkpoint(tmp_path) == newer
+    assert newest_checkpoint(tmp_path, holding="replay-0.bin") == older
+    assert newest_checkpoint(tmp_path, holding="replay-1.bin") is None
+
+
+def test_a_learner_alone_does_not_wait_for_the_replays_checksum(tmp_path: Path) -> None:
+    extra = {"replay-0.bin": lambda file: file.write(b"contents")}
+    path = save_checkpoint(tmp_path, make_learner().state_dict(), spec=VECTOR_SPEC, metadata={}, state={}, extra=extra)
+    (path / "replay-0.bin").write_bytes(b"CONTENTS")
+    found = load_newest_checkpoint(tmp_path, extra=False)
+    assert found is not None
+    assert found.path == path
+    with pytest.raises(UserError, match="wrong checksum"):
+        load_newest_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_a_manifest_with_a_name_that_no_file_can_have_is_damaged(name: str, tmp_path: Path) -> None:
+    path = save_steps(tmp_path, 1)[0]
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"][name] = {"bytes": 1, "sha256": ""}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="is damaged"):
+        load_checkpoint(path)
+    prune(tmp_path, keep=1)
+    assert path.exists()
+
+
 def test_prune_refuses_to_keep_none(tmp_path: Path) -> None:
     path = save_steps(tmp_path, 1)[0]
     with pytest.raises(ValueError, match="at least 1"):
@@ -346,7 +395,7 @@ def test_a_reader_beside_a_writer_that_keeps_one_always_finds_one(tmp_path: Path
     """As the replacement of a dead process does, with `--checkpoint.keep 1`."""
     learner, said = make_learner(), list[str]()
     save(tmp_path, learner)
-    recovery = Recovery(tmp_path, 1, said.append)
+    recovery = Recovery(tmp_path, 1, True, said.append)
     finished = threading.Event()
 
     def write() -> None:

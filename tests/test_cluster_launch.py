@@ -62,6 +62,18 @@ def test_a_fixed_number_of_actors_begins_with_what_fits_and_follows_the_nodes(cl
     assert "note: 3 actors are asked for; the others start when the cluster has cores for them" in out
 
 
+def test_a_replay_that_the_heads_memory_cannot_hold_is_refused_whatever_the_workers_have(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with ray_cluster(monkeypatch, head_cpus=2, memory=2**30) as cluster:
+        join(cluster, 2)
+        status, _, err = finish(start(tmp_path / "run", *GRID, "--ray.address", cluster.address))
+    assert status == 2
+    assert err.startswith("launch.py: error: a replay of 4,000 transitions does not fit into memory")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
 def install(folder: Path) -> Path:
     """A copy of this project's code."""
     for name in PACKAGES:

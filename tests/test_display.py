@@ -1,7 +1,10 @@
 """What a user reads while a run goes on."""
 
+import errno
 import io
+import sys
 
+import pytest
 from rich.console import Console
 
 from common.types import Episode
@@ -81,6 +84,27 @@ def test_a_terminal_gets_the_live_display() -> None:
         display.update(_status())
     for part in ("12,345", "7.98", "0.0007…0.40", "700 900", "3/10 clear", "ETA 4:30"):
         assert part in out.getvalue()
+
+
+def test_an_output_that_takes_nothing_for_a_while_loses_lines_and_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Full(io.StringIO):
+        full = True
+
+        def write(self, text: str) -> int:
+            if self.full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(text)
+
+    out = Full()
+    monkeypatch.setattr(sys, "stdout", out)
+    with Display() as display:
+        display.say("lost")
+        display.update(_status())
+        out.full = False
+        display.say("seen")
+    assert out.getvalue() == "seen\n"
 
 
 def test_clock() -> None:

@@ -56,11 +56,12 @@ class _Code:
 
 
 class _Scene:
-    """A head with three cores and what joins it."""
+    """A head and what joins it."""
 
-    def __init__(self, count: int | Literal["auto"]) -> None:
+    def __init__(self, count: int | Literal["auto"], head_cpus: int = 3) -> None:
+        self._head = Node("head", "head", head_cpus, 0, GIB)
         self.placement = Placement("head")
-        self.placement.update([Node("head", "head", 3, 0, GIB)])
+        self.placement.update([self._head])
         self.supervisor, self.said, self.asked = _Supervisor(), list[str](), list[tuple[int, list[str]]]()
         self._second = 0.0
         ask = self.asked
@@ -75,7 +76,7 @@ class _Scene:
 
     def with_nodes(self, **cores: int) -> None:
         """What happens when there are these nodes beside the head."""
-        nodes = [Node("head", "head", 3, 0, GIB), *(Node(name, name, cpus, 0, GIB) for name, cpus in cores.items())]
+        nodes = [self._head, *(Node(name, name, cpus, 0, GIB) for name, cpus in cores.items())]
         self._second += 10
         self.elastic.follow(self._second, lambda: nodes)
 
@@ -86,7 +87,18 @@ def test_actors_are_as_many_as_fit_beside_the_learner() -> None:
         scene.with_nodes(**cores)
     assert scene.supervisor.sizes == [16, 8, 2]
     assert scene.said[0] == "the cluster has 2 nodes, 17 CPUs now: 16 actors instead of 2"
-    assert scene.asked == []
+    assert {cores for cores, _ in scene.asked} == {0}
+
+
+@pytest.mark.parametrize(("count", "sizes", "asked"), [("auto", [4, 0], [1, 0, 1]), (6, [4, 0], [6, 2, 6])])
+def test_a_learner_that_has_the_only_core_asks_for_others_and_is_alone_when_they_go(
+    count: int | Literal["auto"], sizes: list[int], asked: list[int]
+) -> None:
+    scene = _Scene(count, head_cpus=1)
+    for cores in ({}, {"a": 4}, {}):
+        scene.with_nodes(**cores)
+    assert scene.supervisor.sizes == sizes
+    assert [cores for cores, _ in scene.asked] == asked
 
 
 def test_a_fixed_number_of_actors_comes_with_the_cores_and_the_missing_ones_are_asked_for() -> None:

@@ -302,6 +302,18 @@ def test_a_session_that_another_one_took_over_from_writes_no_more(store: Store, 
     assert [copy.step for copy in find_copies(store)] == [12, 5]
 
 
+def test_a_copy_that_was_begun_before_another_session_took_over_does_not_count(store: Store, run: RunDirectory) -> None:
+    publish_step(store, run, 5)
+    ownership = Ownership(store, identity(run.metadata_path))
+    ownership.take()
+    with open_files(run, save_step(run, 30), {}) as files:
+        ownership.check()
+        Ownership(store, identity(run.metadata_path)).take()
+        with pytest.raises(StoreError, match="goes on from there elsewhere"):
+            publish(store, new_name(30), files, ownership.check)
+    assert [copy.step for copy in find_copies(store) if copy.complete] == [5]
+
+
 def test_a_run_does_not_write_over_another_ones_checkpoints(store: Store, run: RunDirectory, tmp_path: Path) -> None:
     check_mirror(store.uri, RunDirectory(tmp_path / "other"), None, take_back=False)
     assert store.sizes() == {}

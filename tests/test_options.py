@@ -9,8 +9,8 @@ from common.config import Config
 from common.errors import UserError
 from common.presets import PRESETS
 from common.validation import validate
-from driver.options import dump_config, flatten, load_config, parse_options
-from driver.run_directory import RunDirectory
+from driver.options import RUNS, dump_config, flatten, load_config, parse_options
+from driver.run_directory import RunDirectory, newest_run
 
 
 @pytest.fixture(autouse=True)
@@ -129,6 +129,13 @@ def test_resume_takes_the_runs_settings(tmp_path: Path) -> None:
     options = parse_options(["--resume", str(tmp_path / "run")])
     assert options.config == before
     assert options.resume
+
+
+def test_a_run_that_is_being_fetched_is_not_the_newest_one() -> None:
+    whole, fetching = RUNS / "whole", RUNS / ".fetching-12"
+    for path in (whole, fetching):
+        RunDirectory(path).create(dump_config(Config()), {"preset": "default"})
+    assert newest_run(RUNS) == whole
 
 
 def test_resume_without_a_folder_takes_the_newest_run() -> None:

@@ -9,7 +9,7 @@ from actors import fceumm
 from common.config import ActorsConfig, Config, EnvConfig, LearnerConfig
 from common.errors import UserError
 from common.presets import PRESETS
-from driver.plan import make_plan, memory_for_replay
+from driver.plan import make_plan, memory_beside_learner, memory_for_replay
 from tests.cores import needs_fceumm
 
 CONFIG = Config()
@@ -71,3 +71,7 @@ def test_the_memory_left_for_the_replay_falls_by_300_mib_per_actor() -> None:
     left = [memory_for_replay(CONFIG, plan, 24 << 30) for plan in (few, many)]
     assert left[0] - left[1] == 63 * 300 * 2**20
     assert left[1] > CONFIG.replay.capacity * 1_400
+
+
+def test_learner_evaluator_and_shards_come_off_their_nodes_memory_in_a_cluster() -> None:
+    assert memory_beside_learner(CONFIG, 8 << 30) == (8 << 30) - (450 + 300 + 150) * 2**20

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import ray
 
+import driver.supervisor
 from actors.remote import ActorReport, EvaluationReport
 from common.config import Config, EnvConfig, RayConfig, ReplayConfig
 from common.types import ShardStats
@@ -110,6 +112,7 @@ class Parts:
         self.plan = Plan(2, "cpu", 1, 1, None)
         self.placement = Placement("here")
         self._works = works
+        self.given: list[Any] = []  # to the newest actor: shards
 
     def _start(self, part: type) -> Any:
         decorate: Any = ray.remote
@@ -121,7 +124,8 @@ class Parts:
     def learner(self, *_: Any) -> Any:
         return self._start(LearnerPart)
 
-    def actor(self, *_: Any) -> Any:
+    def actor(self, index: int, count: int, incarnation: int, shards: list[Any], *_: Any) -> Any:
+        self.given = shards
         return self._start(ActorPart)
 
     def evaluator(self) -> Any:
@@ -131,10 +135,15 @@ class Parts:
 class NoRecovery:
     """Nothing was saved."""
 
+    def __init__(self) -> None:
+        self.may_fill = threading.Event()
+        self.may_fill.set()
+
     def learner_state(self) -> None:
         return None
 
-    def fill(self, index: int, shard: Any) -> None: ...
+    def fill(self, index: int, shard: Any) -> None:
+        self.may_fill.wait()
 
 
 class Run:
@@ -148,7 +157,8 @@ class Run:
         listener = Listener(ignored, ignored, ignored, self._evaluated, ignored, self.said.append)
         limits = Limits(None, None, None, None)
         roles: Any = Parts(works)
-        self.supervisor = Supervisor(roles, limits, self.counters, listener, NoRecovery())
+        self.roles, self.recovery = roles, NoRecovery()
+        self.supervisor = Supervisor(roles, limits, self.counters, listener, self.recovery)
         self.supervisor.start(None, lambda shards: None, {})
 
     def _evaluated(self, report: EvaluationReport) -> None:
@@ -235,6 +245,51 @@ def test_an_evaluator_that_hangs_is_replaced(run: Run) -> None:
     run.evaluate(2)
 
 
+def test_nobody_is_given_a_shard_before_it_is_filled(run: Run) -> None:
+    run.until(lambda: run.supervisor.actors_alive == 2)
+    run.recovery.may_fill.clear()
+    before = run.supervisor.shards
+    run.kill("replay shard 0")
+    run.until(lambda: run.restarts("replay shard 0") == 1)
+    run.kill("actor 0")
+    run.until(lambda: run.restarts("actor") == 1)
+    assert run.supervisor.filling
+    assert run.roles.given == list(before) != list(run.supervisor.shards)
+    run.recovery.may_fill.set()
+    run.until(lambda: not run.supervisor.filling)
+    run.kill("actor 0")
+    run.until(lambda: run.restarts("actor") == 2)
+    assert run.roles.given == list(run.supervisor.shards)
+
+
+def test_an_evaluator_that_hangs_before_its_first_answer_is_replaced(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver.supervisor, "_START_PATIENCE", 1.0)
+    os.kill(run.pid("evaluator"), signal.SIGSTOP)
+    run.supervisor.evaluate(0.0)
+    run.until(lambda: run.restarts("evaluator") == 1)
+    run.evaluate(1)
+
+
+class LostByAnother(EvaluatorPart):
+    """Fails as one does whose weights were lost with the learner that had them."""
+
+    def begin(self, weights: list[Any], updates: int, best: float) -> None:
+        raise ray.exceptions.OwnerDiedError(weights[0].hex(), None, "")
+
+
+def test_what_was_lost_with_another_process_is_a_death_and_not_the_end(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.evaluate(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(run.roles, "evaluator", lambda: run.roles._start(LostByAnother))
+        run.kill("evaluator")
+        run.until(lambda: run.restarts("evaluator") == 1)
+    run.supervisor.evaluate(0.0)
+    run.until(lambda: run.restarts("evaluator") == 2)
+    run.evaluate(2)
+
+
 def test_calls_are_overdue_after_their_own_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
@@ -242,9 +297,9 @@ def test_calls_are_overdue_after_their_own_patience(monkeypatch: pytest.MonkeyPa
     calls.start("evaluator", "a reference", print, patience=5)
     calls.start("actor 0", "another", print)
     now = 103.0
-    assert [failure.role for failure in calls.overdue(2)] == ["actor 0"]
+    assert [failure.role for failure in calls.overdue(lambda role: 2)] == ["actor 0"]
     now = 111.0
-    late = {failure.role: str(failure.error) for failure in calls.overdue(2)}
+    late = {failure.role: str(failure.error) for failure in calls.overdue(lambda role: 2)}
     assert late == {"evaluator": "no answer for 10 s", "actor 0": "no answer for 2 s"}
 
 
