@@ -21,25 +21,36 @@ pytestmark = pytest.mark.slow
 
 RAY = str(Path(sys.executable).with_name("ray"))
 WORKER_CPUS = 2
+PROVIDER = {
+    "type": "external",
+    "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+    "use_node_id_as_ip": True,
+    "disable_node_updaters": True,
+    "disable_launch_config_check": True,
+    "launch_multiple": True,
+    "head_node_id": FAKE_HEAD_NODE_ID,
+}
 CONFIG = {
     "cluster_name": "apex-mario",
     "max_workers": 2,
     "upscaling_speed": 1.0,
     "idle_timeout_minutes": 5,
-    "provider": {
-        "type": "fake_multinode",
-        "use_node_id_as_ip": True,
-        "disable_node_updaters": True,
-        "disable_launch_config_check": True,
-        "launch_multiple": True,
-        "head_node_id": FAKE_HEAD_NODE_ID,
-    },
     "available_node_types": {
         "ray.head.default": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0},
         "worker": {"resources": {"CPU": WORKER_CPUS}, "node_config": {}, "min_workers": 0, "max_workers": 2},
     },
     "head_node_type": "ray.head.default",
     "auth": {},
+    "cluster_synced_files": [],
+    "docker": {},
+    "file_mounts": {},
+    **{
+        name: []
+        for name in (
+            *("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands"),
+            *("head_start_ray_commands", "worker_start_ray_commands"),
+        )
+    },
 }
 
 
@@ -50,7 +61,8 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    (folder / "autoscaling.yaml").write_text(json.dumps(CONFIG))
+    config = CONFIG | {"provider": PROVIDER | {"gcs_address": f"127.0.0.1:{port}"}}
+    (folder / "autoscaling.yaml").write_text(json.dumps(config))
     for name, value in {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": str(folder)}.items():
         monkeypatch.setenv(name, value)
     environment = os.environ | {
@@ -60,7 +72,13 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
     }
-    options = ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats", f"--temp-dir={folder}"]
+    options = [
+        "--node-ip-address=127.0.0.1",
+        "--num-cpus=1",
+        "--object-store-memory=100000000",
+        "--disable-usage-stats",
+        f"--temp-dir={folder}",
+    ]
     command = [RAY, "start", "--head", "--block", f"--port={port}", f"--autoscaling-config={folder}/autoscaling.yaml"]
     with (folder / "log").open("w") as log:
         head = subprocess.Popen([*command, *options], stdout=log, stderr=log, env=environment, cwd=folder, text=True)
