@@ -66,9 +66,12 @@ class Placement:
         return next((node for node in self._nodes if node.id == self._home), None)
 
     def beside_learner(self) -> dict[str, Any]:
-        """For the learner, a shard and the evaluator. Should the home go meanwhile, Ray takes another node."""
+        """For the learner, a shard and the evaluator. Should the home go meanwhile, they die and ask again.
+
+        Not `soft`: then Ray puts what reserves no cores on any node (2.60), and a shard goes with a worker's node.
+        """
         home = self.home
-        return {} if home is None else {"scheduling_strategy": NodeAffinitySchedulingStrategy(home.id, soft=True)}
+        return {} if home is None else {"scheduling_strategy": NodeAffinitySchedulingStrategy(home.id, soft=False)}
 
     def room(self, *, keep: bool) -> int:
         """Actors that there are cores for.

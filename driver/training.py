@@ -2,10 +2,12 @@
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
 
+import ray
 from ray.exceptions import RayError
 
 from actors.remote import ActorReport, EvaluationReport
@@ -22,6 +24,7 @@ from driver.elastic import ElasticActors
 from driver.episode_log import EpisodeLog
 from driver.evaluations import BestPolicy, describe, describe_briefly, protocol_options
 from driver.failures import RunFailedError
+from driver.head_watch import head_watch
 from driver.introduction import introduction
 from driver.limits import Limits
 from driver.metrics import Metrics, evaluation_lines, evaluation_scalars, progress_line, window_scalars
@@ -136,6 +139,19 @@ class Training:
 
     def run(self, signals: StopSignals) -> int:
         """Runs to the end; returns the exit status."""
+        with head_watch(ray.get_runtime_context().gcs_address, self._head_gone):
+            return self._run(signals)
+
+    def _head_gone(self) -> None:
+        """Ends the program at once: whatever waits for Ray now waits in vain, until Ray ends it without a word."""
+        self._event(
+            "launch.py: error: Ray's server is gone, and with it what the processes did since the last checkpoint"
+        )
+        again = "" if self._cluster is None else "start the cluster again (`ray up` or `ray start`), and "
+        self._event(f"{again}go on with: python launch.py --resume {self._run_dir.path}")
+        os._exit(1)
+
+    def _run(self, signals: StopSignals) -> int:
         data = self._begin.data
         try:
             actors = {} if data is None else read_actor_states(data.extra)

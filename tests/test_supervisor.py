@@ -283,6 +283,7 @@ def test_what_was_lost_with_another_process_is_a_death_and_not_the_end(
     run.evaluate(1)
     with monkeypatch.context() as patch:
         patch.setattr(run.roles, "evaluator", lambda: run.roles._start(LostByAnother))
+        run.supervisor.evaluate(0.0)
         run.kill("evaluator")
         run.until(lambda: run.restarts("evaluator") == 1)
     run.supervisor.evaluate(0.0)
