@@ -129,3 +129,18 @@ def test_an_evaluation_whose_result_has_no_room_says_so(option: str, file: str, 
     err = refused(disk, "evaluate.py", str(run), "--episodes", "300", option, str(disk.folder / file))
     assert NO_ROOM in err
     assert not (disk.path / file).exists()
+
+
+def test_a_terminal_on_a_full_disk_loses_lines_and_the_run_goes_on(disk: SmallDisk, tmp_path: Path) -> None:
+    run, terminal = tmp_path / "run", disk.path / "terminal"
+    with terminal.open("w") as out:
+        process = disk.start("launch.py", *GRID, "--checkpoint.interval-s", "2", "--run-dir", str(run), out=out)
+    wait_for(lambda: any((run / "checkpoints").glob("step-*")), process)
+    disk.fill()
+    before, seen = progress(run)[-1]["updates"], terminal.stat().st_size
+    wait_for(lambda: (run / "mario.log").read_text().count("checkpoint step-") >= 6, process)
+    assert progress(run)[-1]["updates"] > before
+    process.send_signal(signal.SIGINT)
+    status, _, err = finish(process)
+    assert (status, err) == (0, "")
+    assert terminal.stat().st_size <= seen + 4096

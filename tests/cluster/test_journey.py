@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 FIGURES = ROOT / "build/cluster/figures.json"
 HALF_A_MINUTE = 30.0
+ENDING_S = 60.0
 CHECKPOINT_S = 15.0  # between the checkpoints of `SMALL`
 CTRL_C = "\x03"
 MIRROR = f"file://{SHARED}/mario"
@@ -223,12 +224,28 @@ def test_a_host_with_other_code_is_refused_by_name(user: User) -> None:
     assert not (user.run.parent / "refused").exists()
 
 
+def test_ray_up_again_brings_new_code_to_all_hosts(user: User) -> None:
+    changed = user.machine.home / PROJECT.name / "actors/actor.py"
+    with changed.open("a") as file:
+        file.write("# changed at home\n")
+    user.do(f"ray up {FILE} -y")
+    user.wait(lambda: set(user.nodes().values()) == {user.head.address, user.worker.address})
+    for host in (user.head, user.worker):
+        assert (host.home / PROJECT.name / "actors/actor.py").read_text() == changed.read_text()
+    user.launch(f"--run-dir runs/new-code {QUICK}")
+    assert user.end() == 0
+    assert f"2 nodes, {2 * CPUS} CPUs: {2 * CPUS - 1} actors" in user.told
+
+
 def test_ray_down_and_ray_stop_leave_nothing_running(user: User) -> None:
     user.network.plug_in(user.spare)
     user.do(f"ray down {FILE} -y")
     for host in (user.worker, user.spare):  # `ray down` ends the head alone where machines are one's own
         user.do(f"ssh -i ~/.ssh/id_ed25519 -o StrictHostKeyChecking=no {host.address} {PROJECT}/.venv/bin/ray stop")
-    user.wait(lambda: not any(host.processes() for host in user.network.hosts))
+    deadline = time.monotonic() + ENDING_S
+    while (running := _running(user)) and time.monotonic() < deadline:
+        time.sleep(1)
+    assert running == {}
     for host in (user.head, user.worker, user.spare):
         assert host.run("ls -A /dev/shm") == (0, "")
         left = host.run("ls -A /tmp")[1].split()
@@ -243,6 +260,12 @@ def test_the_hosts_vanish(user: User) -> None:
     assert not namespaces & _namespaces(int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
     assert not user.network.folder.exists()
     assert str(user.network.folder) not in Path("/proc/self/mountinfo").read_text()
+
+
+def _running(user: User) -> dict[str, list[str]]:
+    """Titles of all processes by host."""
+    found = {host.name: sorted(host.processes().values()) for host in user.network.hosts}
+    return {name: titles for name, titles in found.items() if titles}
 
 
 def _roles(host: Host) -> set[str]:
