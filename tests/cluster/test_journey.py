@@ -151,6 +151,7 @@ def test_two_commands_bring_a_run_back_after_the_head_had_no_power(user: User) -
     lost = user.worker
     before = user.last
     user.network.power_cut(user.head)
+    user.close_terminal()
     user.network.boot(user.head)
     user.worker, user.spare = user.spare, lost
     user.fill_in([user.worker])  # the lost one is taken off the list

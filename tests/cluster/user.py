@@ -71,6 +71,12 @@ class User:
         self._launched.communicate(keys, timeout=300)
         return self._launched.returncode
 
+    def close_terminal(self) -> None:
+        """Closes the one that `launch` opened: `ray exec` does not notice that the machine at its other end is gone."""
+        assert self._launched is not None
+        self.machine.run("pkill -HUP -x script")
+        self._launched.communicate(timeout=60)
+
     def wait(self, condition: Callable[[], bool], timeout_s: float = 180) -> None:
         """Returns once `condition` holds.
 
