@@ -138,6 +138,10 @@ class Display:
         except OSError:  # Python would try once more at its end, and call it an error of its own
             _redirect_to_nothing()
 
+    def restore(self) -> None:
+        """Makes the terminal usable, for an end that comes without `__exit__`."""
+        self._console.show_cursor(True)
+
     def say(self, message: str) -> None:
         """One line that stays."""
         self._console.print(Text(message))

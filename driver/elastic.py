@@ -44,8 +44,10 @@ class Code(Protocol):
 
 def actors_of(count: int | Literal["auto"], placement: Placement) -> int:
     """Actors that a cluster has cores for now, not more than are wanted; 0 where the learner has the only core."""
-    room = placement.room(keep=count == "auto")
-    return room if count == "auto" else min(count, room)
+    room = placement.room(keep=False)
+    if count != "auto":
+        return min(count, room)
+    return placement.room(keep=True) or min(1, room)
 
 
 class ElasticActors:

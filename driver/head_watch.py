@@ -34,7 +34,8 @@ def _watch(address: str, gone: Callable[[], None], ended: threading.Event) -> No
         if _listens(address):
             last = time.monotonic()
         elif time.monotonic() - last >= GONE_S:
-            gone()
+            if not ended.is_set():
+                gone()
             return
 
 

@@ -14,6 +14,8 @@ from learner.checkpoint import CheckpointError
 
 _LAST_MIRROR_S: Final = 600.0
 _FILLING_S: Final = 60.0
+# Then a checkpoint without the replay is better than none: a run that needs it takes older contents.
+_MOST_TRIES: Final = 3
 
 
 class Saving:
@@ -49,6 +51,7 @@ class Saving:
         self._last = (time.monotonic(), counters.updates)
         self._before = self._last
         self._requested = False
+        self._failures = 0  # of shards to answer, in a row
 
     def begin_if_due(self, now: float) -> None:
         """Asks for the learner's state and writes it with the rest in the background, where it is time for that.
@@ -116,19 +119,23 @@ class Saving:
         if self._supervisor.filling:  # a shard died since the question
             self._last = self._before
         else:
-            self._start(learner, without_replay=False)
+            self._start(learner, without_replay=self._failures >= _MOST_TRIES)
 
     def _start(self, learner: dict[str, Any], *, without_replay: bool) -> None:
-        shards = self._supervisor.shards if self._settings.replay else ()
+        # Those of a shard that is not full yet would pass for all that it had.
+        with_replay = self._settings.replay and not self._supervisor.filling
+        shards = self._supervisor.shards if with_replay else ()
         actors = self._supervisor.actors
         self._writer.start(learner, self._counters, self._best.score, shards, actors, without_replay=without_replay)
 
     def _report(self, outcome: Saved | CheckpointError | None) -> None:
         if isinstance(outcome, CheckpointNotNowError):
+            self._failures += 1
             self._last = self._before  # due at once, when the shard is back
         if isinstance(outcome, CheckpointError):
             self._say(f"warning: {outcome}; earlier checkpoints are whole, training goes on")
         elif outcome is not None:
+            self._failures = 0
             self._say(str(outcome))
             if outcome.remark is not None:
                 self._say(f"warning: {outcome.remark}")

@@ -61,7 +61,7 @@ class Supervisor:
     @property
     def filling(self) -> bool:
         """Whether a new shard still lacks its contents, and a checkpoint would do so too."""
-        return bool(self._filling)
+        return not all(future.done() for future in self._filling)
 
     @property
     def actors(self) -> dict[int, Any]:
@@ -207,6 +207,8 @@ class Supervisor:
         Raises:
             RunFailedError: it is dead, or does not answer in time.
         """
+        if _LEARNER not in self._slots:
+            raise RunFailedError("the learner has not begun")
         try:
             state: dict[str, Any] = ray.get(self._learner.state.remote(), timeout=timeout_s)
         except RayError as error:
@@ -249,7 +251,8 @@ class Supervisor:
 
     @property
     def _actors(self) -> list[Slot]:
-        return [self._slots[_actor(index)] for index in range(self._count)]
+        slots = (self._slots.get(_actor(index)) for index in range(self._count))
+        return [slot for slot in slots if slot is not None]  # some are not there yet while a run starts
 
     def _patience_s(self, role: str) -> float:
         """Seconds that a role's process may take for an answer."""

@@ -115,6 +115,7 @@ class Training:
         self._metrics = Metrics(self._run_dir, warn=self._event)
         self._episode_log = EpisodeLog(self._run_dir.episodes_path, episodes=counters.episodes, warn=self._event)
         self._standstill = Standstill(self._event)
+        self._watch = contextlib.ExitStack()
 
     def introduce(self, session: Session) -> None:
         """Says what was found and what will be done."""
@@ -139,7 +140,8 @@ class Training:
 
     def run(self, signals: StopSignals) -> int:
         """Runs to the end; returns the exit status."""
-        with head_watch(ray.get_runtime_context().gcs_address, self._head_gone):
+        with self._watch:
+            self._watch.enter_context(head_watch(ray.get_runtime_context().gcs_address, self._head_gone))
             return self._run(signals)
 
     def _head_gone(self) -> None:
@@ -149,6 +151,7 @@ class Training:
         )
         again = "" if self._cluster is None else "start the cluster again (`ray up` or `ray start`), and "
         self._event(f"{again}go on with: python launch.py --resume {self._run_dir.path}")
+        self._display.restore()
         os._exit(1)
 
     def _run(self, signals: StopSignals) -> int:
@@ -177,7 +180,10 @@ class Training:
     def _fill(self, shards: Sequence[Any]) -> None:
         """Gives empty shards what the checkpoint has for them."""
         if self._begin.data is not None:
-            reason = restore_replay(shards, self._recovery.replay_of(self._begin.data))
+            try:
+                reason = restore_replay(shards, self._recovery.replay_of(self._begin.data))
+            except (UserError, OSError) as error:
+                reason = str(error)
             self._event("the replay goes on as it was" if reason is None else f"the replay fills anew: {reason}")
 
     def _loop(self, signals: StopSignals) -> str:
@@ -255,6 +261,7 @@ class Training:
 
     def _finish_mirror(self, signals: StopSignals) -> str | None:
         """Waits for the last checkpoint's copy; where copies are, if there are any."""
+        self._watch.close()  # Ray is not needed for it
         before = signals.received
         return self._saving.finish(lambda: signals.received != before)
 

@@ -58,9 +58,9 @@ class _Code:
 class _Scene:
     """A head and what joins it."""
 
-    def __init__(self, count: int | Literal["auto"], head_cpus: int = 3) -> None:
-        self._head = Node("head", "head", head_cpus, 0, GIB)
-        self.placement = Placement("head")
+    def __init__(self, count: int | Literal["auto"], head_cpus: int = 3, *, on_gpu: bool = False) -> None:
+        self._head = Node("head", "head", head_cpus, int(on_gpu), GIB)
+        self.placement = Placement("head", on_gpu=on_gpu)
         self.placement.update([self._head])
         self.supervisor, self.said, self.asked = _Supervisor(), list[str](), list[tuple[int, list[str]]]()
         self._second = 0.0
@@ -99,6 +99,14 @@ def test_a_learner_that_has_the_only_core_asks_for_others_and_is_alone_when_they
         scene.with_nodes(**cores)
     assert scene.supervisor.sizes == sizes
     assert [cores for cores, _ in scene.asked] == asked
+
+
+def test_a_small_machine_with_a_gpu_has_one_actor_at_least() -> None:
+    scene = _Scene("auto", on_gpu=True)
+    for cores in ({"a": 4}, {}):
+        scene.with_nodes(**cores)
+    assert scene.supervisor.sizes == [4, 1]
+    assert [cores for cores, _ in scene.asked] == [0, 0]
 
 
 def test_a_fixed_number_of_actors_comes_with_the_cores_and_the_missing_ones_are_asked_for() -> None:

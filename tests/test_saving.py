@@ -33,9 +33,11 @@ class _Writer:
     def __init__(self) -> None:
         self.outcome: Saved | CheckpointError | None = None
         self.started = 0
+        self.without_replay = False
 
     def start(self, *_: Any, without_replay: bool) -> None:
         self.started += 1
+        self.without_replay = without_replay
 
     def finished(self) -> Saved | CheckpointError | None:
         outcome, self.outcome = self.outcome, None
@@ -109,6 +111,19 @@ def test_a_checkpoint_that_a_shard_did_not_answer_for_is_tried_again_at_once() -
         "warning: there is no checkpoint now: a replay shard does not answer; earlier checkpoints are whole, "
         "training goes on"
     ]
+
+
+def test_a_shard_that_never_answers_leaves_checkpoints_without_the_replay() -> None:
+    scene = _Scene()
+    scene.after(11, 10)
+    for failure in range(1, 4):
+        assert not scene.writer.without_replay
+        scene.writer.outcome = CheckpointNotNowError("there is no checkpoint now: a replay shard does not answer")
+        scene.after(1, 10 + failure)
+    assert scene.writer.without_replay
+    scene.writer.outcome = Saved(Path("step-000000000010"), 10, 0, 1.0)
+    scene.after(11, 20)
+    assert not scene.writer.without_replay
 
 
 def test_a_state_that_a_dead_learner_owed_is_asked_of_the_new_one() -> None:
