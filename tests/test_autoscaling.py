@@ -104,3 +104,4 @@ def test_workers_come_for_actors_that_have_no_core(
     status, out, err = finish(process)
     assert (status, err) == (0, "")
     assert f"1 node, 1 CPU: {at_first} actors" in out
+    assert "warning: this cluster asks nobody for a token" in out
