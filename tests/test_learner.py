@@ -271,17 +271,6 @@ def test_auto_precision_is_bfloat16_where_the_processor_computes_in_it() -> None
     assert uses_bfloat16("auto", torch.device("cpu")) == bool(flags & {"avx512_bf16", "amx_bf16"})
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_cuda_agrees_with_the_cpu(precision: str) -> None:
-    batch = random_batch(MARIO_SPEC, seed=0, size=8)
-    on_cpu, on_cuda = (make_learner(MARIO_SPEC, device=d, precision=precision) for d in ("cpu", "cuda"))
-    np.testing.assert_allclose(on_cuda.update(batch).td_error, on_cpu.update(batch).td_error, atol=0.02)
-    restored = make_learner(MARIO_SPEC, device="cuda", precision=precision)
-    restored.load_state_dict(on_cuda.state_dict())
-    np.testing.assert_array_equal(restored.weights(), on_cuda.weights())
-
-
 def learning_rate(learner: Learner) -> float:
     return float(learner.state_dict()["optimizer"]["param_groups"][0]["lr"])
 
