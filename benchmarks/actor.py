@@ -35,11 +35,11 @@ from benchmarks.machine import describe_machine
 from common.config import Config
 from common.errors import UserError
 from common.files import write_atomically
-from common.networks import build_network, flatten
 from driver.plan import machine_cores, make_plan
 from driver.provenance import describe_commit
 from driver.ray_session import ray_session
 from driver.roles import Roles
+from learner.factory import build_learner
 
 _GOALS: Final[dict[CoreName, float]] = {"nes-py": 0.90, "fceumm": 0.65}
 _SCALING_GOAL: Final = 0.9
@@ -90,10 +90,11 @@ class Frames:
 class WeightHolder:
     """Stands for the learner: answers an actor's question for weights as `RemoteLearner` does, from one network."""
 
-    def __init__(self, broadcast_period: int) -> None:
-        flat = flatten(build_network(environment_spec(), dueling=False, seed=0))
-        self._reference = [ray.put(flat)]
-        self._period_s = broadcast_period / _UPDATES_PER_S
+    def __init__(self, config: Config) -> None:
+        spec = environment_spec()
+        learner = build_learner(spec=spec, agent=config.agent, learner=config.learner, seed=0, device="cpu")
+        self._reference = [ray.put(learner.weights())]
+        self._period_s = config.learner.broadcast_period / _UPDATES_PER_S
 
     def weights(self, version: int) -> tuple[int, int, list[Any]] | None:
         """(version, updates, [reference]): the same network under a new version after each period."""
@@ -112,7 +113,7 @@ def _measure(core: CoreName, cores: int, turns: int, seconds: float) -> dict[str
     )
     roles = Roles(config, make_plan(config, cpus=cores, gpus=torch.cuda.device_count(), private=True))
     shard = roles.shard(0, 0)
-    holder: Any = ray.remote(num_cpus=0)(WeightHolder).remote(config.learner.broadcast_period)
+    holder: Any = ray.remote(num_cpus=0)(WeightHolder).remote(config)
     actors = [roles.actor(index, cores, 0, [shard], holder, None) for index in range(cores)]
     frames: list[Any] = [ray.remote(num_cpus=0)(Frames).remote(core) for _ in range(cores)]
     _agent_steps(actors, _WARM_UP_S)

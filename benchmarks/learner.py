@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from benchmarks.learner_error import measure_error
 from benchmarks.learner_parts import (
     bare_loop,
+    in_memory_of,
     make_learner,
     prepared_loop,
     print_row,
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure_speed(batch_size: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     learner = make_learner(options.device, options.precision)
-    batches = [random_batch(batch_size, seed) for seed in range(2 if batch_size > 512 else 4)]
+    batches = [in_memory_of(learner, random_batch(batch_size, seed)) for seed in range(2 if batch_size > 512 else 4)]
     feeder = BatchFeeder(_Memory(batches), learner.prepare, MOST_READY_BATCHES)
     measures = {
         "bare": bare_loop(learner, batches),
@@ -104,6 +105,9 @@ class _Memory:
 
     def set_shards(self, shards: Sequence[Any]) -> None:
         """There are none."""
+
+    def set_memory(self, memory: Any) -> None:
+        """The batches are made already."""
 
 
 def _fed_loop(learner: Learner, feeder: BatchFeeder) -> Callable[[float], float]:

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.learner_parts import SPEC, make_learner, random_batch
+from benchmarks.learner_parts import SPEC, random_batch
 from common.networks import QNetwork, build_network, flatten
 from common.precision import Precision
 from common.types import Batch
+from learner.learner import Learner
 from learner.update import UpdateStep
 
 _BATCH_SIZE = 64
@@ -34,7 +35,7 @@ def measure_error(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     step = _plain_step(device, dtype)
     exact = _plain_update(step.online, batch, torch.device("cpu"), torch.float64)
     plain = _plain_update(step.online, batch, device, dtype)
-    output = step.run(make_learner(str(device), name).prepare(batch).inputs).cpu().double()
+    output = step.run(_nature_learner(device, name).prepare(batch).inputs).cpu().double()
     gradient = torch.cat([p.grad.flatten() for p in step.online.parameters() if p.grad is not None]).cpu()
     ours = _Update(exact.q_tm1, output[:_BATCH_SIZE], gradient)
     result: dict[str, Any] = {"precision": name, **_errors(ours, exact, ""), **_errors(plain, exact, "plain_")}
@@ -58,8 +59,25 @@ def _errors(update: _Update, exact: _Update, prefix: str) -> dict[str, float]:
     }
 
 
+def _nature_learner(device: torch.device, precision: Precision) -> Learner:
+    """Double DQN with the network of Mnih et al., 2015: the update that is written out below."""
+    return Learner(
+        SPEC,
+        double=True,
+        dueling=False,
+        learning_rate=1e-4,
+        adam_epsilon=1.5e-4,
+        huber_delta=1.0,
+        max_grad_norm=10.0,
+        target_update_period=500,
+        device=str(device),
+        precision=precision,
+        seed=0,
+    )
+
+
 def _plain_step(device: torch.device, dtype: torch.dtype) -> UpdateStep:
-    """What `make_learner`'s learner runs, without a graph and without clipping, which no gradient here would need."""
+    """What `_nature_learner` runs, without a graph and without clipping, which no gradient here would need."""
     return UpdateStep(
         build_network(SPEC, dueling=False, seed=0).to(device),
         double=True,
@@ -109,7 +127,7 @@ def _plain_values(weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
 
 def _graph_difference(device: torch.device, dtype: torch.dtype) -> float:
     """Largest difference of any weight after some updates with and without the captured graph."""
-    learner = make_learner(str(device), "bfloat16" if dtype == torch.bfloat16 else "float32")
+    learner = _nature_learner(device, "bfloat16" if dtype == torch.bfloat16 else "float32")
     step = _plain_step(device, dtype)
     for seed in range(_GRAPHED_UPDATES):
         batch = random_batch(_BATCH_SIZE, seed)

@@ -3,12 +3,15 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from common.config import Config
 from common.precision import Precision
 from common.types import Batch, EnvironmentSpec
+from learner.factory import build_learner
 from learner.learner import Learner
 
 SPEC = EnvironmentSpec((84, 84), 4, ("noop", "right", "right+A", "right+B", "right+A+B"))
@@ -19,19 +22,8 @@ _READ_EVERY = 16
 
 def make_learner(device: str, precision: Precision) -> Learner:
     """The default preset's learner for World 1-1's frames."""
-    return Learner(
-        SPEC,
-        double=True,
-        dueling=False,
-        learning_rate=1e-4,
-        adam_epsilon=1.5e-4,
-        huber_delta=1.0,
-        max_grad_norm=10.0,
-        target_update_period=500,
-        device=device,
-        precision=precision,
-        seed=0,
-    )
+    settings = replace(Config().learner, precision=precision)
+    return build_learner(spec=SPEC, agent=Config().agent, learner=settings, seed=0, device=device)
 
 
 def random_batch(size: int, seed: int) -> Batch:
@@ -53,6 +45,13 @@ def random_batch(size: int, seed: int) -> Batch:
         shard=np.zeros(size, np.int32),
         weight_version=np.zeros(size, np.int32),
     )
+
+
+def in_memory_of(learner: Learner, batch: Batch) -> Batch:
+    """The batch with its frames where a learner's reader puts them: for a GPU in pinned memory."""
+    frames = learner.empty_frames(batch.frames.shape)
+    np.copyto(frames, batch.frames)
+    return batch._replace(frames=frames)
 
 
 def bare_loop(learner: Learner, batches: list[Batch]) -> Callable[[float], float]:

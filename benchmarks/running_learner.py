@@ -40,6 +40,7 @@ from driver.provenance import describe_commit
 from driver.ray_session import ray_session
 from driver.roles import Roles
 from learner.factory import build_learner
+from learner.learner import Learner
 from replay.remote_reader import RemoteReplayReader
 
 _BATCH_SIZES = [32, 64, 512]
@@ -125,10 +126,10 @@ def _measure(
     roles = Roles(config, plan)
     shards = [roles.shard(index, 0) for index in range(config.replay.shards)]
     ray.get([shards[i % len(shards)].insert.remote(chunk) for i, chunk in enumerate(chunks)], timeout=_ANSWER_S)
-    batches = _draw(config, shards)
     bare = build_learner(
         spec=roles.spec, agent=config.agent, learner=config.learner, seed=config.seed, device=plan.learner_device
     )
+    batches = _draw(config, shards, bare)
     running = roles.learner(shards, None, 0)
     waits: list[float] = []
     rates = rates_in_turns(
@@ -148,10 +149,11 @@ def _measure(
     return rows, {"name": rows[0]["name"], "wait_fractions": [round(wait, 4) for wait in waits]}
 
 
-def _draw(config: Config, shards: Sequence[Any]) -> list[Batch]:
-    """Batches in memory."""
+def _draw(config: Config, shards: Sequence[Any], bare: Learner) -> list[Batch]:
+    """Batches in memory, where a learner's reader puts them."""
     learner = config.learner
     reader = RemoteReplayReader(shards, learner.batch_size, config.replay.importance_exponent, learner.prefetch)
+    reader.set_memory(bare.empty_frames)
     batches = [reader.next_batch(_ANSWER_S) for _ in range(_BATCHES_IN_MEMORY)]
     found = [batch for batch in batches if batch is not None]
     if len(found) < len(batches):

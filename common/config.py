@@ -134,7 +134,8 @@ class ReplayConfig:
     samples_per_insert: float = 4.0
     """Times that each transition is sampled on average; the rate limiter holds actors or learner to it."""
     error_buffer: float | None = None
-    """Samples per shard by which the ratio may run ahead or behind; twice the smallest safe value if not given."""
+    """Samples per shard by which the ratio may run ahead or behind; if not given, a tenth of the
+    samples that `min_size` transitions stand for, and twice the smallest safe value at least."""
 
 
 @dataclass(frozen=True)

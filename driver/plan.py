@@ -16,6 +16,8 @@ from replay.rate_limiter import RateLimiter, minimum_error_buffer
 _PLAYER_BYTES = 300 * 2**20  # an actor or the evaluator
 _LEARNER_BYTES = 450 * 2**20
 _SHARD_BYTES = 150 * 2**20  # without its contents
+# Of the samples per insert, by which they may be off when sampling begins.
+_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def build_limiter(config: Config) -> RateLimiter:
     return RateLimiter(
         samples_per_insert=config.replay.samples_per_insert,
         min_size=max(1, config.replay.min_size // config.replay.shards),
-        error_buffer=_error_buffer(config),
+        error_buffer=error_buffer(config),
         max_insert=largest_chunk(config),
         max_sample=config.learner.batch_size,
     )
@@ -102,9 +104,14 @@ def memory_beside_learner(config: Config, available_bytes: int) -> int:
     return available_bytes - config.eval.enabled * _PLAYER_BYTES - _LEARNER_BYTES - config.replay.shards * _SHARD_BYTES
 
 
-def _error_buffer(config: Config) -> float:
-    """Samples by which each shard's ratio may run ahead or behind."""
-    if config.replay.error_buffer is not None:
-        return config.replay.error_buffer
-    smallest = minimum_error_buffer(config.replay.samples_per_insert, largest_chunk(config), config.learner.batch_size)
-    return 2 * smallest
+def error_buffer(config: Config) -> float:
+    """Samples by which each shard's ratio may run ahead or behind.
+
+    By default a tenth of what makes up `min_size`, as in Acme (its `samples_per_insert_tolerance_rate`), and twice the
+    smallest possible at least. The faster both sides are, the more often they would wait for each other with less.
+    """
+    replay = config.replay
+    if replay.error_buffer is not None:
+        return replay.error_buffer
+    smallest = minimum_error_buffer(replay.samples_per_insert, largest_chunk(config), config.learner.batch_size)
+    return max(2 * smallest, _TOLERANCE * replay.samples_per_insert * replay.min_size / replay.shards)

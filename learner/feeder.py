@@ -35,6 +35,9 @@ class BatchReader(Protocol):
     def set_shards(self, shards: Sequence[Any]) -> None:
         """Takes other shards, by position."""
 
+    def set_memory(self, memory: Callable[[Sequence[int]], NDArray[np.uint8]]) -> None:
+        """Makes the batches' frames in memory of this kind."""
+
 
 class FedBatch(NamedTuple):
     """A batch and what `Learner.prepare` made of it."""

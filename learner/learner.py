@@ -1,7 +1,7 @@
 """The learner's core: one update at a time. It knows nothing of Ray, replay or files."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.networks import Architecture, build_network, flatten, to_inputs, to_tensor
+from common.networks import Architecture, build_network, flatten, to_inputs
 from common.precision import Precision, uses_bfloat16
 from common.schedules import linear, step
 from common.types import Batch, EnvironmentSpec
@@ -18,6 +18,7 @@ from learner.augmentation import draw_shifts, shift
 from learner.average import WeightAverage
 from learner.cuda_graph import GraphedStep
 from learner.device import resolve_device
+from learner.transfer import empty_frames, frames_to_device, together_to_device
 from learner.update import SCALARS, TargetValues, UpdateInputs, UpdateStep
 
 
@@ -159,6 +160,10 @@ class Learner:
         """
         return self.finish(self.start(self.prepare(batch)))
 
+    def empty_frames(self, shape: Sequence[int]) -> NDArray[np.uint8]:
+        """Memory for a batch's frames, from which `prepare` brings them to the device without another copy."""
+        return empty_frames(shape, self.device)
+
     def prepare(self, batch: Batch, *, with_target: bool = True) -> PreparedBatch:
         """Brings a batch to the device, as the networks take it; this may run in another thread than the updates.
 
@@ -170,10 +175,10 @@ class Learner:
                 that network is still the same, and gives the same result either way.
         """
         with torch.cuda.stream(self._copies):  # of no effect on a CPU, where it is None
-            frames = to_tensor(batch.frames, self.device)
-            s_tm1, s_t = self._stack(frames, batch)
-            rest = (batch.a_tm1, batch.r_t, batch.discount_t, batch.weight)
-            inputs = UpdateInputs(s_tm1, s_t, *(to_tensor(array, self.device) for array in rest))
+            small = (batch.s_tm1, batch.s_t, batch.a_tm1, batch.r_t, batch.discount_t, batch.weight)
+            rows_tm1, rows_t, *rest = together_to_device(small, self.device)
+            frames = frames_to_device(batch.frames, self.device)
+            inputs = UpdateInputs(*self._stack(frames, (rows_tm1, rows_t)), *rest)
             if self._copies is not None:
                 return PreparedBatch(inputs, self._copies.record_event(), None)
             return PreparedBatch(inputs, None, self._step.target_values(inputs) if with_target else None)
@@ -248,16 +253,17 @@ class Learner:
         self._graphed = self._make_graph()  # a captured graph would go on with Adam's old state
         self.updates = self._prepared = state["updates"]
 
-    def _stack(self, frames: Tensor, batch: Batch) -> Iterator[Tensor]:
-        """The networks' inputs for a batch's s_tm1 and s_t from its frames [M, *F]."""
+    def _stack(self, frames: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
+        """The networks' inputs for states, rows int32 [B, S] of the frames [M, *F] each."""
         rng = np.random.default_rng((self._shift_seed, self._prepared)) if self._random_shift else None
         self._prepared += 1
-        for rows in (batch.s_tm1, batch.s_t):
-            states = frames.index_select(0, to_tensor(rows, self.device).flatten())
-            states = states.view(*rows.shape, *frames.shape[1:])
+        inputs = []
+        for rows in states:
+            stacked = frames.index_select(0, rows.flatten()).view(*rows.shape, *frames.shape[1:])
             if rng is not None:
-                states = shift(states, draw_shifts(rng, len(rows), self._random_shift))
-            yield to_inputs(states, self._step.dtype)
+                stacked = shift(stacked, draw_shifts(rng, len(rows), self._random_shift))
+            inputs.append(to_inputs(stacked, self._step.dtype))
+        return inputs
 
     def _make_graph(self) -> GraphedStep | None:
         return GraphedStep(self._step) if self._on_gpu else None

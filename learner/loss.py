@@ -135,7 +135,9 @@ def quantile_target(
     if epsilon is not None:
         policy = torch.lerp(policy, torch.full_like(policy, 1 / policy.shape[1]), epsilon.unsqueeze(1))
     z = torch.bmm(policy.unsqueeze(1), z_t_target).squeeze(1)  # [B, N]
-    return r_t.unsqueeze(1) + discount_t.unsqueeze(1) * (z + torch.as_tensor(entropy).unsqueeze(-1))
+    if isinstance(entropy, Tensor):
+        entropy = entropy.unsqueeze(1)
+    return r_t.unsqueeze(1) + discount_t.unsqueeze(1) * (z + entropy)
 
 
 def greedy_policy(q: Tensor) -> Tensor:

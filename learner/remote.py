@@ -69,6 +69,7 @@ class RemoteLearner:
         self._learner = build_learner(spec=spec, agent=agent, learner=learner, seed=seed, device=device)
         if state is not None:
             self._learner.load_state_dict(state)
+        reader.set_memory(self._learner.empty_frames)
         # With one training thread the feeder's has time for the target network; with more it would hold them up.
         prepare = partial(self._learner.prepare, with_target=threads == 1)
         self._feeder = BatchFeeder(reader, prepare, min(MOST_READY_BATCHES, learner.prefetch - 1))

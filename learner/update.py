@@ -88,7 +88,9 @@ class UpdateStep:
         self._double = double
         self._munchausen = munchausen
         self._temperature = munchausen_temperature
+        self._learning_rate = learning_rate
         self._epsilon = torch.zeros((), device=self._parameters[0].device) if expects_exploration else None
+        self._epsilon_set = 0.0  # the value in it
         self._gamma = gamma
         self._huber_delta = huber_delta
         self._max_grad_norm = max_grad_norm
@@ -136,6 +138,9 @@ class UpdateStep:
 
     def set_learning_rate(self, value: float) -> None:
         """Adam's step size from now on."""
+        if value == self._learning_rate:
+            return
+        self._learning_rate = value
         for group in self.optimizer.param_groups:
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(value)
@@ -144,7 +149,8 @@ class UpdateStep:
 
     def set_target_epsilon(self, value: float) -> None:
         """Random actions per step of the policy whose value the targets are from now on; 0 before the first call."""
-        if self._epsilon is not None:
+        if self._epsilon is not None and value != self._epsilon_set:
+            self._epsilon_set = value
             self._epsilon.fill_(value)
 
     def forgive(self) -> None:
@@ -169,7 +175,8 @@ class UpdateStep:
         for group in self.optimizer.param_groups:
             # The state may come from another device.
             group["capturable"] = self._on_gpu
-            group["lr"] = self._rate(float(group["lr"]))
+            self._learning_rate = float(group["lr"])
+            group["lr"] = self._rate(self._learning_rate)
         self._cast_target()
 
     def _rate(self, value: float) -> float | Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.types import Batch, Chunk, ShardSample
-from replay.decoding import decode_states
+from replay.decoding import FrameMemory, decode_states, ordinary_memory
 from replay.shard import ReplayShard
 
 
@@ -68,13 +68,16 @@ def plan_draws(
         candidates = [shard for shard in candidates if shard not in refusing]
 
 
-def merge(samples: Sequence[tuple[int, ShardSample]], total_size: int, beta: float) -> Batch:
+def merge(
+    samples: Sequence[tuple[int, ShardSample]], total_size: int, beta: float, memory: FrameMemory = ordinary_memory
+) -> Batch:
     """One batch of all samples, with importance weights by the shards' fractions as really drawn.
 
     Args:
         samples: pairs of a shard's index and what it answered; a shard may come several times.
         total_size: N, transitions in all shards.
         beta: see `importance_weights`.
+        memory: where the frames are written.
 
     Raises:
         ValueError: a frame is corrupt.
@@ -84,7 +87,7 @@ def merge(samples: Sequence[tuple[int, ShardSample]], total_size: int, beta: flo
     shard = np.repeat(np.array([index for index, _ in samples], np.int32), counts)  # [B]
     shard_fraction = np.bincount(shard)[shard] / len(shard)  # [B]
     share = np.concatenate([sample.share for sample in drawn])
-    states = decode_states(drawn)
+    states = decode_states(drawn, memory)
     return Batch(
         frames=states.frames,
         s_tm1=states.s_tm1,

@@ -1,6 +1,6 @@
 """From the compressed blocks that shards answer with to the frames of a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +8,14 @@ from numpy.typing import NDArray
 
 from common.compression import FRAMES_PER_BLOCK, decompress_block
 from common.types import ShardSample
+
+FrameMemory = Callable[[Sequence[int]], NDArray[np.uint8]]
+"""Makes an array of a shape for a batch's frames; what is in it does not matter."""
+
+
+def ordinary_memory(shape: Sequence[int]) -> NDArray[np.uint8]:
+    """The process's own."""
+    return np.empty(shape, np.uint8)
 
 
 class DecodedStates(NamedTuple):
@@ -18,10 +26,14 @@ class DecodedStates(NamedTuple):
     s_t: NDArray[np.int32]  # [B, S]
 
 
-def decode_states(samples: Sequence[ShardSample]) -> DecodedStates:
+def decode_states(samples: Sequence[ShardSample], memory: FrameMemory = ordinary_memory) -> DecodedStates:
     """Expands the frames that the samples' states consist of, and no others.
 
     It may run in any thread; lz4 lets go of Python's lock while it expands a block.
+
+    Args:
+        samples: what shards answered.
+        memory: where the frames are written.
 
     Raises:
         ValueError: a frame is corrupt or missing.
@@ -29,7 +41,7 @@ def decode_states(samples: Sequence[ShardSample]) -> DecodedStates:
     shape = samples[0].frame_shape
     wanted = [_wanted_frames(sample) for sample in samples]
     ends = 1 + np.cumsum([len(numbers) for numbers in wanted])
-    frames = np.empty((ends[-1], *shape), np.uint8)
+    frames = memory((ends[-1], *shape))
     frames[0] = 0
     flat = frames.reshape(len(frames), -1)
     s_tm1, s_t = [], []

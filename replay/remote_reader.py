@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from common.types import Batch, ShardSample
 from replay.client import merge, priorities_by_shard, split_evenly
+from replay.decoding import FrameMemory, ordinary_memory
 from replay.remote import AWAY_S, SHARD_LOST, STALLED_S, ShardHandle, wait_any
 
 _REFUSED_SAMPLE_S = 0.015
@@ -112,6 +113,7 @@ class RemoteReplayReader:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         self._batch_size = batch_size
         self._beta = beta
+        self._memory: FrameMemory = ordinary_memory
         self._max_updates = max_priority_updates_in_flight
         self._shards = [_ShardState(handle) for handle in shards]
         self._orders = [_Order(batch_size) for _ in range(prefetch)]
@@ -154,7 +156,7 @@ class RemoteReplayReader:
         self._orders.append(_Order(self._batch_size))
         self._use_spare()
         self._request()
-        return merge(order.parts, sum(shard.size for shard in self._shards), self._beta)
+        return merge(order.parts, sum(shard.size for shard in self._shards), self._beta, self._memory)
 
     def update_priorities(self, batch: Batch, td_errors: NDArray[np.float32]) -> None:
         """Sends new TD errors, float32 [B] of either sign, without waiting for them to arrive.
@@ -172,6 +174,10 @@ class RemoteReplayReader:
                 continue
             self._make_room_for_update()
             self._updates[shard.handle.update_priorities.remote(ids, priorities)] = (shard, len(ids))
+
+    def set_memory(self, memory: FrameMemory) -> None:
+        """Writes the frames of the batches to come into memory of this kind."""
+        self._memory = memory
 
     def set_shards(self, shards: Sequence[ShardHandle]) -> None:
         """Replaces the shards by position; those that stay keep their calls in flight and count as alive again."""

@@ -1,5 +1,7 @@
 """Samples of several shards become one batch's frames, each there once."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -52,6 +54,19 @@ def test_each_frame_in_use_is_there_once_and_no_other_is() -> None:
     in_use = np.unique(np.concatenate([states.s_tm1, states.s_t]))
     np.testing.assert_array_equal(in_use, np.arange(len(states.frames)))
     assert len(np.unique(states.frames, axis=0)) == len(states.frames) <= 32
+
+
+def test_frames_are_written_into_the_memory_that_is_given() -> None:
+    made: list[NDArray[np.uint8]] = []
+
+    def memory(shape: Sequence[int]) -> NDArray[np.uint8]:
+        made.append(np.full(shape, 7, np.uint8))
+        return made[-1]
+
+    sample = draw(list(episode_chunks(SPEC, random_frames(SPEC, 31, seed=1), 50, 6)), 20)
+    states = decode_states([sample], memory)
+    assert states.frames is made[0]
+    np.testing.assert_array_equal(states.frames, decode_states([sample]).frames)
 
 
 def damaged(sample: ShardSample, blocks: list[bytes]) -> ShardSample:

@@ -38,6 +38,8 @@ class Source:
     def set_shards(self, shards: Sequence[Any]) -> None:
         self.shards.append((shards, self.drawn))
 
+    def set_memory(self, memory: Any) -> None: ...
+
     def next_batch(self, timeout_s: float) -> Batch | None:
         if self.failure is not None:
             raise self.failure

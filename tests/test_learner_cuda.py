@@ -90,6 +90,17 @@ def test_a_graph_captured_before_another_state_is_loaded_is_not_used_with_it() -
     np.testing.assert_allclose(learner.weights(), other.weights(), atol=1e-5)
 
 
+def test_frames_that_the_reader_wrote_into_pinned_memory_train_alike() -> None:
+    learner, other = on_both()
+    for seed in range(_UPDATES):
+        batch = random_batch(VECTOR_SPEC, seed)
+        frames = learner.empty_frames(batch.frames.shape)
+        frames[:] = batch.frames
+        assert torch.from_numpy(frames).is_pinned()
+        ours = learner.update(batch._replace(frames=frames))
+        np.testing.assert_allclose(ours.td_error, other.update(batch).td_error, atol=1e-4)
+
+
 def test_results_read_late_are_those_of_their_own_update() -> None:
     on_gpu, on_cpu = on_both()
     batches = [random_batch(VECTOR_SPEC, seed) for seed in range(_UPDATES)]

@@ -1,7 +1,7 @@
 """How many processes are started on which machine."""
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -9,7 +9,9 @@ from actors import fceumm
 from common.config import ActorsConfig, Config, EnvConfig, LearnerConfig
 from common.errors import UserError
 from common.presets import PRESETS
-from driver.plan import make_plan, memory_beside_learner, memory_for_replay
+from common.validation import largest_chunk
+from driver.plan import error_buffer, make_plan, memory_beside_learner, memory_for_replay
+from replay.rate_limiter import minimum_error_buffer
 from tests.cores import needs_fceumm
 
 CONFIG = Config()
@@ -75,3 +77,14 @@ def test_the_memory_left_for_the_replay_falls_by_300_mib_per_actor() -> None:
 
 def test_learner_evaluator_and_shards_come_off_their_nodes_memory_in_a_cluster() -> None:
     assert memory_beside_learner(CONFIG, 8 << 30) == (8 << 30) - (450 + 300 + 150) * 2**20
+
+
+def test_the_limiters_tolerance_is_a_tenth_of_the_first_samples_or_twice_the_smallest() -> None:
+    def tolerance(**changes: Any) -> float:
+        return error_buffer(replace(CONFIG, replay=replace(CONFIG.replay, samples_per_insert=4.0, **changes)))
+
+    smallest = minimum_error_buffer(4.0, largest_chunk(CONFIG), CONFIG.learner.batch_size)
+    assert tolerance(min_size=5_000) == 2_000
+    assert tolerance(min_size=5_000, shards=2) == 1_000
+    assert tolerance(min_size=500) == 2 * smallest
+    assert tolerance(min_size=5_000, error_buffer=400.0) == 400
