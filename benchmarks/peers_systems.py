@@ -49,9 +49,12 @@ _RLLIB = tuple(
     for runners, envs, fragment in ((0, 1, 4), (1, 4, 4), (2, 4, 4), (2, 8, 4))
     for threads in _THREADS
 )
-_OURS: tuple[Settings, ...] = ({"options": []},)
-_OURS_FLOAT32: tuple[Settings, ...] = (
-    {"options": ["--learner.precision", "float32", "--actors.precision", "float32"]},
+# Where two cores must do everything, one actor may leave the learner more than it takes.
+_ACTORS: Final[tuple[list[str], ...]] = ([], ["--actors.count", "1"])
+
+_OURS: tuple[Settings, ...] = tuple({"options": actors} for actors in _ACTORS)
+_OURS_FLOAT32: tuple[Settings, ...] = tuple(
+    {"options": ["--learner.precision", "float32", "--actors.precision", "float32", *actors]} for actors in _ACTORS
 )
 _SB3_PACKAGES = ("stable-baselines3", "gymnasium")
 

@@ -34,6 +34,13 @@ _TITLES: Final = {
     "learner": "ray::RemoteLearner",
     "evaluator": "ray::RemoteEvaluator",
 }
+_KINDS: Final = {
+    **_TITLES,
+    "driver": "launch.py",
+    "Ray's server": "gcs_server",
+    "Ray's daemons": "raylet/raylet",
+    "spare workers": "ray::IDLE",
+}
 _TWO_AT_ONCE: Final = 0.15  # of the kills
 _CHANCES: Final = {"actor": 8, "replay shard": 4, "learner": 3, "evaluator": 1, "node": 4}
 _CHECKPOINT_S: Final = 20.0
@@ -47,6 +54,10 @@ _NODE_BACK_S: Final = 5.0
 _LONGEST_WAIT_S: Final = 90.0
 _POLL_S: Final = 1.0
 _FULL: Final = 0.9  # of the replay's capacity: before that, memory grows as it must
+
+
+Memory = tuple[float, dict[str, float]]
+"""The run's seconds, and MiB by kind of process."""
 
 
 class Nodes:
@@ -105,7 +116,7 @@ class Chaos:
         self._rng = rng
         self._traces = traces
         self.kills: list[Kill] = []
-        self.memory: list[tuple[float, float]] = []  # the run's seconds, and MiB of all processes
+        self.memory: list[Memory] = []
 
     def begin(self) -> None:
         """Waits for the first line of progress."""
@@ -166,16 +177,25 @@ class Chaos:
     def _watch(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            self.memory.append((self._now, memory_mib(self._look())))
+            self.memory.append((self._now, _memory_by_role(self._look())))
 
-    def _look(self) -> list[int]:
-        """The processes that there are, about a second later."""
+    def _look(self) -> dict[int, str]:
+        """The processes that there are, with their titles, about a second later."""
         if self._process.poll() is not None:
             raise RuntimeError(f"the run ended by itself with status {self._process.returncode}")
-        pids = list(descendants(os.getpid()))
-        self._traces.take(pids)
+        titles = descendants(os.getpid())
+        self._traces.take(list(titles))
         time.sleep(_POLL_S)
-        return pids
+        return titles
+
+
+def _memory_by_role(titles: dict[int, str]) -> dict[str, float]:
+    """MiB of all processes of each kind."""
+    found: dict[str, float] = {}
+    for pid, title in titles.items():
+        role = next((name for name, words in _KINDS.items() if words in title), "others")
+        found[role] = found.get(role, 0.0) + memory_mib([pid])
+    return found
 
 
 def _processes(title: str) -> list[int]:
@@ -281,6 +301,7 @@ def _report(run: Path, terminal: Path, chaos: Chaos, status: int) -> Report:
     told = terminal.read_text(), (run / "mario.log").read_text()
     usual = statistics.median(line["updates_per_s"] for line in lines)
     evaluations = run / "evaluations.jsonl"
+    memory = _once_full(chaos.memory, lines, settings)
     return Report(
         kills=chaos.kills,
         restarts=last["restarts"],
@@ -296,7 +317,11 @@ def _report(run: Path, terminal: Path, chaos: Chaos, status: int) -> Report:
         speed_first=chaos.kills[0].before,
         speed_last=chaos.kills[-1].before,
         fallen_counters=fallen(lines, ("env_steps", "episodes", "samples", "restarts")),
-        memory_mib=[round(amount, 1) for amount in _by_minute(_once_full(chaos.memory, lines, settings))],
+        memory_mib=_by_minute([(time_s, sum(kinds.values())) for time_s, kinds in memory]),
+        memory_mib_by_kind={
+            kind: _by_minute([(time_s, kinds.get(kind, 0.0)) for time_s, kinds in memory])
+            for kind in sorted({kind for _, kinds in memory for kind in kinds})
+        },
         minutes=round(last["time_s"] / 60, 1),
         env_steps=last["env_steps"],
         updates=last["updates"],
@@ -314,11 +339,11 @@ def _restarts_on_curves(run: Path) -> int:
     return sum(int(events.Scalars(tag)[-1].value) for tag in tags)
 
 
-def _once_full(memory: list[tuple[float, float]], lines: Progress, settings: Any) -> list[tuple[float, float]]:
+def _once_full(memory: list[Memory], lines: Progress, settings: Any) -> list[Memory]:
     """From when the replay had filled; all of it if it never did."""
     capacity = settings["replay"]["capacity"]
     full = next((line["time_s"] for line in lines if line["replay_size"] >= _FULL * capacity), 0.0)
-    return [(time_s, amount) for time_s, amount in memory if time_s >= full] or memory
+    return [each for each in memory if each[0] >= full] or memory
 
 
 def _by_minute(memory: list[tuple[float, float]]) -> list[float]:
@@ -326,7 +351,7 @@ def _by_minute(memory: list[tuple[float, float]]) -> list[float]:
     minutes: dict[int, list[float]] = {}
     for time_s, amount in memory:
         minutes.setdefault(int(time_s / 60), []).append(amount)
-    return [statistics.median(amounts) for _, amounts in sorted(minutes.items())]
+    return [round(statistics.median(amounts), 1) for _, amounts in sorted(minutes.items())]
 
 
 def _parse(arguments: list[str] | None) -> tuple[argparse.Namespace, list[str]]:

@@ -23,6 +23,7 @@ GOOD = Report(
     updates_in_an_interval=600,
     fallen_counters=[],
     memory_mib=[2_000.0, 2_300.0, 2_050.0],
+    memory_mib_by_kind={"actor": [2_000.0, 2_300.0, 2_050.0]},
     minutes=3.0,
     env_steps=50_000,
     updates=3_000,
