@@ -17,7 +17,6 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
@@ -32,6 +31,7 @@ from actors.cores import CoreName
 from actors.environment import environment_spec
 from benchmarks.emulator import FRAMES_PER_STEP, installed_cores, rate, raw_loop
 from benchmarks.machine import describe_machine
+from benchmarks.options import at_least, result_file
 from common.config import Config
 from common.errors import UserError
 from common.files import write_atomically
@@ -179,9 +179,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--quick", action="store_true", help="two short turns of each")
     add("--cores", nargs="+", choices=["nes-py", "fceumm"], help="emulator cores; default: those installed")
-    add("--turns", type=int, default=3, metavar="N", help="turns of each measurement; default: 3")
-    add("--seconds", type=float, default=6.0, metavar="S", help="length of a turn; default: 6")
-    add("--out", type=Path, metavar="FILE", help="also write the figures as JSON")
+    add("--turns", type=at_least(1, int), default=3, metavar="N", help="turns of each measurement; default: 3")
+    add("--seconds", type=at_least(0.1, float), default=6.0, metavar="S", help="length of a turn; default: 6")
+    add("--out", type=result_file, metavar="FILE", help="also write the figures as JSON")
     return parser
 
 

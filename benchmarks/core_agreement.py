@@ -11,13 +11,15 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from actors import fceumm
 from actors.cores import make_core
 from actors.mario import MarioRules
+from benchmarks.machine import describe_machine
+from benchmarks.options import at_least, result_file
 from common.files import write_atomically
 from common.validation import STAGES
 from driver.provenance import describe_commit
@@ -30,8 +32,11 @@ _FRAMES_PER_PICTURE: Final = 4
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints a line per stage; returns 0 if the cores never part, else 1."""
+    """Prints a line per stage; returns 0 if the cores never part, 1 if they do, 2 if there is only one."""
     options = _parser().parse_args(argv)
+    if not fceumm.is_installed():
+        print(f"core_agreement: error: {fceumm.NOT_INSTALLED}", file=sys.stderr)
+        return 2
     stages = [_stage(stage, options.players) for stage in STAGES]
     frames, parted = sum(stage["frames"] for stage in stages), [stage for stage in stages if stage["parted"]]
     print(f"{frames:,} frames on {len(stages)} stages; parted on {len(parted)}")
@@ -45,7 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             "ceiling_figure": frames,
             "ratio": round(alike / frames, 6),
         }
-        record = {"rows": [row], "players_per_stage": options.players, "stages": stages, **describe_commit()}
+        record = {
+            "rows": [row],
+            "players_per_stage": options.players,
+            "stages": stages,
+            **describe_commit(),
+            "machine": describe_machine(),
+        }
         write_atomically(options.out, (json.dumps(record, indent=1) + "\n").encode())
     return 1 if parted else 0
 
@@ -89,8 +100,10 @@ def _presses(seed: int) -> Iterator[int]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.core_agreement", description="Compares both cores.")
-    parser.add_argument("--players", type=int, default=4, metavar="N", help="episodes per stage; default: 4")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the figures as JSON")
+    parser.add_argument(
+        "--players", type=at_least(1, int), default=4, metavar="N", help="episodes per stage; default: 4"
+    )
+    parser.add_argument("--out", type=result_file, metavar="FILE", help="also write the figures as JSON")
     return parser
 
 

@@ -12,7 +12,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
@@ -23,6 +22,7 @@ from actors.cores import CoreName, make_core
 from actors.environment import make_environment
 from actors.mario import MarioRules
 from benchmarks.machine import describe_machine
+from benchmarks.options import at_least, result_file
 from common.files import write_atomically
 from common.process import tune_process
 from driver.provenance import describe_commit
@@ -114,9 +114,9 @@ def _row(name: str, figure: float, unit: str, against: dict[str, Any]) -> dict[s
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.emulator", description="Measures the emulator cores.")
     add = parser.add_argument
-    add("--turns", type=int, default=3, metavar="N", help="turns of each measurement; default: 3")
-    add("--seconds", type=float, default=2.0, metavar="S", help="length of a turn; default: 2")
-    add("--out", type=Path, metavar="FILE", help="also write the figures as JSON")
+    add("--turns", type=at_least(1, int), default=3, metavar="N", help="turns of each measurement; default: 3")
+    add("--seconds", type=at_least(0.1, float), default=2.0, metavar="S", help="length of a turn; default: 2")
+    add("--out", type=result_file, metavar="FILE", help="also write the figures as JSON")
     return parser
 
 

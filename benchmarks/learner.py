@@ -7,8 +7,8 @@
 Needs torch and numpy alone, so it runs where neither Ray nor an emulator is installed.
 
 *Bare* is the update of batches of frames that lie in memory, in a loop that does nothing else; *inputs stacked* leaves
-the stacking of frames out as well, and is on a GPU the captured graph, launched again and again. *Learner without Ray*
-is what the learner's process does: a thread takes batches from memory, brings them to the device and stacks them there,
+the stacking of frames out as well, and the *captured graph* of a GPU all that is not in it. *Learner without Ray* is
+what the learner's process does: a thread takes batches from memory, brings them to the device and stacks them there,
 and each update's TD errors are read back and handed over as priorities.
 
 The update's error is that of its Q-values and of its gradient beside the same update by plain layers in float64, as a
@@ -22,7 +22,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,15 +31,18 @@ from numpy.typing import NDArray
 from benchmarks.learner_error import measure_error
 from benchmarks.learner_parts import (
     bare_loop,
+    graph_loop,
     in_memory_of,
     make_learner,
     prepared_loop,
     print_row,
     random_batch,
     rates_in_turns,
+    rounded,
     speed_rows,
 )
 from benchmarks.machine import describe_machine
+from benchmarks.options import at_least, result_file
 from common.errors import UserError
 from common.files import write_atomically
 from common.process import tune_process
@@ -63,16 +65,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         errors = [measure_error(resolve_device(options.device), dtype) for dtype in (torch.float32, torch.bfloat16)]
         for error in errors:
             _print_error(error)
-        rows = [row for size in _batch_sizes(options) for row in _measure_speed(size, options)]
+        speeds = {size: _measure_speed(size, options) for size in _batch_sizes(options)}
         if options.out is not None:
-            _write(options, errors, rows)
+            _write(options, errors, speeds)
     except UserError as error:
         print(f"learner: error: {error}", file=sys.stderr)
         return 2
     return 0 if all(error["within_bound"] for error in errors) else 1
 
 
-def _measure_speed(batch_size: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+def _measure_speed(batch_size: int, options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, list[float]]]:
+    """The rows, and the updates per second of every turn."""
     learner = make_learner(options.device, options.precision)
     batches = [in_memory_of(learner, random_batch(batch_size, seed)) for seed in range(2 if batch_size > 512 else 4)]
     feeder = BatchFeeder(_Memory(batches), learner.prepare, MOST_READY_BATCHES)
@@ -81,12 +84,14 @@ def _measure_speed(batch_size: int, options: argparse.Namespace) -> list[dict[st
         "prepared": prepared_loop(learner, batches),
         "fed": _fed_loop(learner, feeder),
     }
+    if learner.device.type == "cuda":
+        measures["graph"] = graph_loop(learner, batches)
     rates = rates_in_turns(measures, rounds=options.turns, seconds=options.seconds)
     feeder.close()
     rows = speed_rows("learner without Ray", learner, batch_size, rates, "fed")
     for row in rows:
         print_row(row)
-    return rows
+    return rows, rounded(rates)
 
 
 class _Memory:
@@ -143,9 +148,18 @@ def _print_error(error: Mapping[str, Any]) -> None:
     print(f"error beside float64, {error['precision']:<8}: {', '.join(values)}{verdict}", flush=True)
 
 
-def _write(options: argparse.Namespace, errors: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
+def _write(options: argparse.Namespace, errors: list[dict[str, Any]], speeds: Mapping[int, Any]) -> None:
     settings = {"threads": options.threads, "turns": options.turns, "seconds_per_turn": options.seconds}
-    record = {"rows": rows, "errors": errors, **settings, **describe_commit(), "machine": describe_machine()}
+    rows = [row for rows, _ in speeds.values() for row in rows]
+    rates = {size: updates_per_s for size, (_, updates_per_s) in speeds.items()}
+    record = {
+        "rows": rows,
+        "updates_per_s": rates,
+        "errors": errors,
+        **settings,
+        **describe_commit(),
+        "machine": describe_machine(),
+    }
     write_atomically(options.out, (json.dumps(record, indent=2) + "\n").encode())
 
 
@@ -161,21 +175,14 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--quick", action="store_true", help="batches of 32 and 128 alone")
     text = "transitions per update; default: 32 128 512 2048"
-    add("--batch-sizes", type=_at_least_one, nargs="+", metavar="N", help=text)
+    add("--batch-sizes", type=at_least(1, int), nargs="+", metavar="N", help=text)
     add("--device", default="auto", help="auto, cpu, cuda or cuda:0; default: auto")
     add("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="of the speeds; default: auto")
-    add("--threads", type=_at_least_one, default=1, metavar="N", help="CPU threads of the update; default: 1")
-    add("--turns", type=_at_least_one, default=5, metavar="N", help="turns of each loop; default: 5")
-    add("--seconds", type=float, default=1.0, metavar="S", help="length of a turn; default: 1")
-    add("--out", type=Path, metavar="FILE", help="also write the figures as JSON")
+    add("--threads", type=at_least(1, int), default=1, metavar="N", help="CPU threads of the update; default: 1")
+    add("--turns", type=at_least(1, int), default=5, metavar="N", help="turns of each loop; default: 5")
+    add("--seconds", type=at_least(0.05, float), default=1.0, metavar="S", help="length of a turn; default: 1")
+    add("--out", type=result_file, metavar="FILE", help="also write the figures as JSON")
     return parser
-
-
-def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from benchmarks.learner_parts import SPEC, random_batch
 from common.networks import QNetwork, build_network, flatten
 from common.precision import Precision
 from common.types import Batch
-from learner.learner import Learner
-from learner.update import UpdateStep
+from learner.learner import Learner, PreparedBatch
+from learner.update import UpdateInputs, UpdateStep
 
 _BATCH_SIZE = 64
 _GRAPHED_UPDATES = 8
@@ -35,7 +35,7 @@ def measure_error(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     step = _plain_step(device, dtype)
     exact = _plain_update(step.online, batch, torch.device("cpu"), torch.float64)
     plain = _plain_update(step.online, batch, device, dtype)
-    output = step.run(_nature_learner(device, name).prepare(batch).inputs).cpu().double()
+    output = step.run(_arrived(_nature_learner(device, name).prepare(batch))).cpu().double()
     gradient = torch.cat([p.grad.flatten() for p in step.online.parameters() if p.grad is not None]).cpu()
     ours = _Update(exact.q_tm1, output[:_BATCH_SIZE], gradient)
     result: dict[str, Any] = {"precision": name, **_errors(ours, exact, ""), **_errors(plain, exact, "plain_")}
@@ -125,6 +125,13 @@ def _plain_values(weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
         return functional.linear(hidden.to(weights["fc.2.weight"].dtype), weights["fc.2.weight"], weights["fc.2.bias"])
 
 
+def _arrived(batch: PreparedBatch) -> UpdateInputs:
+    """The inputs, once they are on the device."""
+    if batch.ready is not None:
+        batch.ready.synchronize()
+    return batch.inputs
+
+
 def _graph_difference(device: torch.device, dtype: torch.dtype) -> float:
     """Largest difference of any weight after some updates with and without the captured graph."""
     learner = _nature_learner(device, "bfloat16" if dtype == torch.bfloat16 else "float32")
@@ -132,7 +139,7 @@ def _graph_difference(device: torch.device, dtype: torch.dtype) -> float:
     for seed in range(_GRAPHED_UPDATES):
         batch = random_batch(_BATCH_SIZE, seed)
         learner.update(batch)
-        step.run(learner.prepare(batch).inputs)
+        step.run(_arrived(learner.prepare(batch)))
     return float(np.abs(learner.weights() - flatten(step.online)).max())
 
 

@@ -17,7 +17,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -28,8 +27,17 @@ import ray
 import torch
 
 from actors.factory import build_actor
-from benchmarks.learner_parts import bare_loop, prepared_loop, print_row, rates_in_turns, speed_rows
+from benchmarks.learner_parts import (
+    bare_loop,
+    graph_loop,
+    prepared_loop,
+    print_row,
+    rates_in_turns,
+    rounded,
+    speed_rows,
+)
 from benchmarks.machine import describe_machine
+from benchmarks.options import at_least, result_file
 from common.config import Config
 from common.errors import UserError
 from common.files import write_atomically
@@ -132,21 +140,21 @@ def _measure(
     batches = _draw(config, shards, bare)
     running = roles.learner(shards, None, 0)
     waits: list[float] = []
-    rates = rates_in_turns(
-        {
-            "bare": bare_loop(bare, batches),
-            "prepared": prepared_loop(bare, batches),
-            "running": _run(running, waits),
-        },
-        rounds=options.turns,
-        seconds=options.seconds,
-    )
+    measures = {
+        "bare": bare_loop(bare, batches),
+        "prepared": prepared_loop(bare, batches),
+        "running": _run(running, waits),
+    }
+    if plan.learner_device == "cuda":
+        measures["graph"] = graph_loop(bare, batches)
+    rates = rates_in_turns(measures, rounds=options.turns, seconds=options.seconds)
     for process in (running, *shards):
         ray.kill(process)
     rows = speed_rows("running learner", bare, batch_size, rates, "running")
     for row in rows:
         print_row(row)
-    return rows, {"name": rows[0]["name"], "wait_fractions": [round(wait, 4) for wait in waits]}
+    wait_fractions = [round(wait, 4) for wait in waits]
+    return rows, {"name": rows[0]["name"], "wait_fractions": wait_fractions, "updates_per_s": rounded(rates)}
 
 
 def _draw(config: Config, shards: Sequence[Any], bare: Learner) -> list[Batch]:
@@ -178,10 +186,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--quick", action="store_true", help="batches of 64 alone")
-    add("--batch-sizes", type=int, nargs="+", metavar="N", help="transitions per update; default: 32 64 512")
-    add("--turns", type=int, default=5, metavar="N", help="turns of each loop; default: 5")
-    add("--seconds", type=float, default=2.0, metavar="S", help="length of a turn; default: 2")
-    add("--out", type=Path, metavar="FILE", help="also write the figures as JSON")
+    add(
+        "--batch-sizes",
+        type=at_least(1, int),
+        nargs="+",
+        metavar="N",
+        help="transitions per update; default: 32 64 512",
+    )
+    add("--turns", type=at_least(1, int), default=5, metavar="N", help="turns of each loop; default: 5")
+    add("--seconds", type=at_least(0.1, float), default=2.0, metavar="S", help="length of a turn; default: 2")
+    add("--out", type=result_file, metavar="FILE", help="also write the figures as JSON")
     return parser
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.machine import describe_machine
+from benchmarks.options import at_least, result_file
 from benchmarks.scaling_run import SAMPLES_PER_INSERT, Measured, ScalingRunError, Setup, measure
 from common.errors import UserError
 from common.files import write_atomically
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    results = _read(options.out)
+    results = _read(options.out, options.step_ms)
     status = 0
     for shards, actors in itertools.product(options.shards, options.actors):
         setup = Setup(actors, shards, options.step_ms, options.seconds, options.warm_up)
@@ -148,14 +149,21 @@ def _table(results: Sequence[Measured]) -> str:
     return "\n".join(lines)
 
 
-def _read(path: Path | None) -> list[Measured]:
-    """The sizes that a results file holds; those that are measured again are replaced."""
+def _read(path: Path | None, step_ms: float) -> list[Measured]:
+    """The sizes that a results file holds, measured with the same environment; those measured again are replaced."""
     if path is None or not path.exists():
         return []
     try:
-        return [Measured.from_json(values) for values in json.loads(path.read_text(encoding="utf-8"))["raw"]]
+        content = json.loads(path.read_text(encoding="utf-8"))
+        known = [Measured.from_json(values) for values in content["raw"]]
+        machine = content["machine"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"--out {path} is no results file of this benchmark ({error}); name another") from error
+    if machine != describe_machine():
+        raise UserError(f"--out {path} is of another machine; name another file")
+    if any(each.setup.step_ms != step_ms for each in known):
+        raise UserError(f"--out {path} is of environments with another --step-ms; name another file")
+    return known
 
 
 def _write(path: Path, results: Sequence[Measured]) -> None:
@@ -166,7 +174,6 @@ def _write(path: Path, results: Sequence[Measured]) -> None:
         "rows": [*rows(results), *growth_rows(results)],
         "raw": [each.as_json() for each in results],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
@@ -176,10 +183,12 @@ def _parser() -> argparse.ArgumentParser:
         "--actors", type=_numbers, default=[1, 4, 16, 32, 64], help="numbers of actors, such as 1,4,16,64"
     )
     parser.add_argument("--shards", type=_numbers, default=[2], help="numbers of shards, each with every one of actors")
-    parser.add_argument("--seconds", type=float, default=60.0, help="measured at each size (default 60)")
-    parser.add_argument("--warm-up", type=float, default=20.0, help="seconds before that (default 20)")
-    parser.add_argument("--step-ms", type=float, default=128.0, help="cost of an environment step (default 128)")
-    parser.add_argument("--out", type=Path, help="JSON file; the sizes that it holds already are kept")
+    parser.add_argument("--seconds", type=at_least(5.0, float), default=60.0, help="measured at each size (default 60)")
+    parser.add_argument("--warm-up", type=at_least(0.0, float), default=20.0, help="seconds before that (default 20)")
+    parser.add_argument(
+        "--step-ms", type=at_least(1.0, float), default=128.0, help="cost of an environment step (default 128)"
+    )
+    parser.add_argument("--out", type=result_file, help="JSON file; the sizes that it holds already are kept")
     return parser
 
 

@@ -9,9 +9,9 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from benchmarks.machine import describe_machine
+from benchmarks.options import at_least, result_file
 from common.files import write_atomically
 from driver.provenance import describe_commit
 from driver.ray_address import prepare_environment
@@ -22,8 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.scaling_calls", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--seconds", type=float, default=6.0, help="measured for each kind of call (default 6)")
-    parser.add_argument("--out", type=Path, help="JSON file")
+    parser.add_argument(
+        "--seconds", type=at_least(0.5, float), default=6.0, help="measured for each kind of call (default 6)"
+    )
+    parser.add_argument("--out", type=result_file, help="JSON file")
     options = parser.parse_args(argv)
     prepare_environment(None)
     # Imported only now: Ray reads its environment at import.
@@ -44,7 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             **describe_commit(),
             "rows": [row for cost in costs for row in cost.rows()],
         }
-        options.out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(options.out, (json.dumps(content, indent=1) + "\n").encode())
     return 0
 

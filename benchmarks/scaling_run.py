@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from benchmarks.machine import ROOT
 from benchmarks.scaling_processes import ROLES, cpu_seconds, memory_bytes, processes_by_role
+from driver.provenance import describe_commit
 
 ENVS_PER_ACTOR: Final = 4
 SAMPLES_PER_INSERT: Final = 0.25  # a light learner: it is not what is measured
@@ -90,6 +91,7 @@ class Measured:
     cpu: dict[str, float]  # processor seconds per second, by role
     memory: dict[str, int]  # bytes of proportional set size at the end, by role
     processes: dict[str, int]  # by role
+    commit: str | None = None  # of the code
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -153,6 +155,7 @@ def _measure_running(setup: Setup, process: "subprocess.Popen[bytes]", run: Path
         cpu={role: round((used[role] - cpu[role]) / seconds, 4) for role in ROLES},
         memory={role: memory[role] for role in ROLES},
         processes={role: list(roles.values()).count(role) for role in ROLES},
+        commit=describe_commit()["commit"],
     )
 
 

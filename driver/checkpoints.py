@@ -142,7 +142,7 @@ class CheckpointWriter:
         replay = sum(sizes.get(file_name(index), 0) for index in range(len(shards)))
         saved = Saved(path, sum(sizes.values()), replay, time.monotonic() - started)
         try:
-            prune(self._root, self._config.checkpoint.keep, spare=path)
+            prune(self._root, self._config.checkpoint.keep, spare=path, holding=file_name(0))
         except OSError as error:
             return saved._replace(remark=f"an old checkpoint in {self._root} cannot be removed: {error.strerror}")
         return saved

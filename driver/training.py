@@ -112,6 +112,7 @@ class Training:
         self._time_before = counters.time_s
         self._last_tick = self._started
         self._next_evaluation = self._started + self._config.eval.interval_s
+        self._evaluated = counters.updates  # when an evaluation last began
         self._metrics = Metrics(self._run_dir, warn=self._event)
         self._episode_log = EpisodeLog(self._run_dir.episodes_path, episodes=counters.episodes, warn=self._event)
         self._standstill = Standstill(self._event)
@@ -203,10 +204,15 @@ class Training:
             if now >= next_redraw:
                 next_redraw = now + _REDRAW_S
                 self._redraw()
-            if now >= self._next_evaluation and not self._supervisor.evaluating:
+            if now >= self._next_evaluation and not self._supervisor.evaluating and self._has_learned():
                 self._next_evaluation = now + self._config.eval.interval_s
+                self._evaluated = self._counters.updates
                 self._supervisor.evaluate(self._best.clear_rate)
             self._saving.begin_if_due(now)
+
+    def _has_learned(self) -> bool:
+        """Whether the policy is another one than at the last evaluation; a new learner may have fewer updates."""
+        return self._counters.updates != self._evaluated
 
     def _close(self) -> None:
         """The last line of progress; whatever cannot be written any more was said before."""

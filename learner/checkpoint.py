@@ -178,22 +178,25 @@ def set_aside_newer(root: Path, path: Path) -> list[Path]:
     return aside
 
 
-def prune(root: Path, keep: int, spare: Path | None = None) -> None:
+def prune(root: Path, keep: int, spare: Path | None = None, holding: str | None = None) -> None:
     """Removes all checkpoints but the newest `keep` whole ones.
 
     Args:
         root: the folder of all checkpoints of a run.
         keep: how many.
         spare: one that stays in any case: the newest one by time, where newer ones by step are damaged within.
+        holding: one of the caller's further files; the newest whole one that has it stays as well.
 
     Raises:
         ValueError: `keep` is less than 1.
     """
     if keep < 1:
         raise ValueError(f"{keep} checkpoints cannot be kept: at least 1")
-    whole = 0
+    whole, held = 0, holding is None
     for path in _checkpoints(root):
-        if whole >= keep and path != spare:
+        last_holding = not held and (path / str(holding)).exists() and has_all_sizes(path)
+        held = held or last_holding
+        if whole >= keep and path != spare and not last_holding:
             _remove(path)
         elif has_all_sizes(path):
             whole += 1

@@ -39,6 +39,16 @@ class GraphedStep:
         graph.replay()
         return output
 
+    def replay(self) -> None:
+        """Runs the captured update once more, on the inputs of the last one.
+
+        Raises:
+            ValueError: nothing was captured yet.
+        """
+        if self._captured is None:
+            raise ValueError("no update was captured yet")
+        self._captured[0].replay()
+
     def _warm_up(self, inputs: UpdateInputs) -> Tensor:
         """On a stream of its own, as capturing asks for."""
         current = torch.cuda.current_stream(self._device)

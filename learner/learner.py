@@ -216,6 +216,16 @@ class Learner:
             )
         return result
 
+    def repeat_graph(self) -> None:
+        """Launches a GPU's captured update once more and nothing else, to measure it; nothing counts it.
+
+        Raises:
+            ValueError: there is none: on a CPU, and before the fourth update.
+        """
+        if self._graphed is None:
+            raise ValueError("there is no captured update on a CPU")
+        self._graphed.replay()
+
     def weights(self) -> NDArray[np.float32]:
         """The online network's parameters, float32 [P] in `state_dict` order: a copy."""
         return flatten(self._step.online)

@@ -25,7 +25,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.chaos_report import Kill, Progress, Report, fallen, lost_updates, recovery, speed_before
-from tests.launching import ROOT, descendants, memory_mib, progress
+from tests.launching import ROOT, descendants, memory_parts_mib, progress
 from tests.traces import Traces
 
 _TITLES: Final = {
@@ -190,11 +190,13 @@ class Chaos:
 
 
 def _memory_by_role(titles: dict[int, str]) -> dict[str, float]:
-    """MiB of all processes of each kind."""
-    found: dict[str, float] = {}
+    """MiB of all processes of each kind, and of what they share."""
+    found = {"object store": 0.0}
     for pid, title in titles.items():
         role = next((name for name, words in _KINDS.items() if words in title), "others")
-        found[role] = found.get(role, 0.0) + memory_mib([pid])
+        own, shared = memory_parts_mib(pid)
+        found[role] = found.get(role, 0.0) + own
+        found["object store"] += shared
     return found
 
 

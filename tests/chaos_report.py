@@ -52,7 +52,7 @@ class Report:
     updates_in_an_interval: int  # most, between two checkpoints
     fallen_counters: list[str]  # others that ever fell
     memory_mib: list[float]  # of all processes, minute by minute from when the replay was full
-    memory_mib_by_kind: dict[str, list[float]]  # the same by kind of process
+    memory_mib_by_kind: dict[str, list[float]]  # the same by kind of process and the object store
     minutes: float  # that the run ran
     env_steps: int
     updates: int

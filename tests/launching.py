@@ -124,14 +124,17 @@ def process_of(role: str, process: "subprocess.Popen[str]") -> int:
 
 def memory_mib(pids: Iterable[int]) -> float:
     """Proportional set size of processes, as far as they live, without pages of files, which nobody has to himself."""
-    total = 0
-    for pid in pids:
-        try:
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        except OSError:
-            continue
-        total += sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
-    return total / 1024
+    return sum(sum(memory_parts_mib(pid)) for pid in pids)
+
+
+def memory_parts_mib(pid: int) -> tuple[float, float]:
+    """A process's own memory and its part of shared memory, which is Ray's object store; nothing if it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0, 0.0
+    sizes = {line.split()[0]: int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss_")}
+    return sizes["Pss_Anon:"], sizes["Pss_Shmem:"]
 
 
 def all_gone(pids: list[int], timeout_s: float = 30) -> bool:

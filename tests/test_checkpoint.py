@@ -336,6 +336,14 @@ def test_prune_spares_the_one_just_written_beside_newer_ones_that_are_damaged_wi
     assert sorted(os.listdir(tmp_path)) == [path.name for path in (paths[0], *paths[2:])]
 
 
+def test_prune_leaves_the_newest_one_that_holds_a_file(tmp_path: Path) -> None:
+    paths = save_steps(tmp_path, 5)
+    for path in paths[:2]:
+        (path / "replay").write_text("contents")
+    prune(tmp_path, keep=2, holding="replay")
+    assert sorted(os.listdir(tmp_path)) == [path.name for path in (paths[1], *paths[3:])]
+
+
 def test_where_all_are_damaged_the_reason_is_said(tmp_path: Path) -> None:
     cut(save_steps(tmp_path, 1)[0] / "target.pt")
     with pytest.raises(UserError, match=r"every checkpoint in .* is damaged \(.*target\.pt has \d+ bytes instead of"):

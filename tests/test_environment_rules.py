@@ -1,9 +1,9 @@
 """The rules on our core are those of gym-super-mario-bros, frame by frame."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import nes_py._rom
@@ -13,15 +13,14 @@ from gym_super_mario_bros import SuperMarioBrosEnv, actions
 from nes_py import NESEnv
 from numpy.typing import NDArray
 
+import evaluate
 from actors import fceumm
 from actors.cores import checked_rom, make_core, resolve_core
-from actors.environment import make_environment
-from actors.evaluation import Evaluation
 from actors.mario import MarioRules
 from common.actions import ACTION_SETS
 from common.errors import UserError
-from common.networks import build_network, q_values
 from tests.cores import needs_fceumm
+from tests.launching import ROOT
 
 CORES = ("nes-py", "fceumm")
 CORE_CASES = ["nes-py", pytest.param("fceumm", marks=needs_fceumm)]
@@ -221,23 +220,12 @@ print(resolve_core("auto"), env.step(1)[4]["x_pos"] >= 40)
 
 
 @needs_fceumm
-def test_a_policy_scores_the_same_on_both_cores() -> None:
-    scores = []
+def test_a_trained_policy_plays_the_same_episodes_on_both_cores(tmp_path: Path) -> None:
+    results = []
     for core in ("nes-py", "fceumm"):
-        envs = [make_environment(core=core, max_steps=60) for _ in range(2)]
-        network = build_network(envs[0].environment_spec, dueling=False, seed=3)
-        evaluation = Evaluation(
-            envs,
-            partial(q_values, network),
-            stages=("1-1", "1-2"),
-            episodes=2,
-            epsilon=0.3,
-            seed=np.random.SeedSequence(5),
-        )
-        while not evaluation.done:
-            evaluation.step()
-        scores.append(evaluation.episodes)
-        for env in envs:
-            env.close()
-    assert scores[0] == scores[1]
-    assert len({episode.x_pos for episodes in scores[0].values() for episode in episodes}) > 2
+        out = tmp_path / f"{core}.json"
+        policy = str(ROOT / "pretrained" / "1-1.pt")
+        assert evaluate.main([policy, "--episodes", "3", "--core", core, "--json", str(out)]) == 0
+        results.append(json.loads(out.read_text())["stages"])
+    assert results[0] == results[1]
+    assert results[0]["1-1"]["clears"] > 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.machine import ROOT
+from benchmarks.machine import ROOT, describe_machine
 from benchmarks.scaling import growth_rows, main, rows
 from benchmarks.scaling_processes import ROLES, cpu_seconds, memory_bytes, processes_by_role
 from benchmarks.scaling_run import Measured, Setup
@@ -98,11 +98,27 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, capsys: pytest.Captur
     assert "is no results file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("step_ms", "cpu", "complaint"), [(20.0, None, "another --step-ms"), (50.0, "a fast one", "another machine")]
+)
+def test_sizes_of_another_environment_or_machine_are_not_mixed_in(
+    step_ms: float, cpu: str | None, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "scaling.json"
+    machine = describe_machine() | ({} if cpu is None else {"cpu": cpu})
+    path.write_text(json.dumps({"raw": [measured(1, 1, cpu_per_actor=0.1).as_json()], "machine": machine}))
+    before = path.read_text()
+    assert main(["--actors", "1", "--step-ms", str(step_ms), "--out", str(path)]) == 2
+    assert complaint in capsys.readouterr().err
+    assert path.read_text() == before
+
+
 @pytest.mark.slow
 def test_the_real_system_is_measured_and_known_sizes_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "scaling.json"
     known = measured(1, 1, cpu_per_actor=0.1)
-    path.write_text(json.dumps({"raw": [known.as_json()]}))
+    known = replace(known, setup=replace(known.setup, step_ms=20.0))
+    path.write_text(json.dumps({"raw": [known.as_json()], "machine": describe_machine()}))
     options = ["--seconds", "12", "--warm-up", "1", "--step-ms", "20", "--out", str(path)]
     assert main(["--actors", "2", "--shards", "2", *options]) == 0
     content = json.loads(path.read_text())
