@@ -16,12 +16,12 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from actors.cores import make_core
 from benchmarks.machine import describe_machine
+from benchmarks.options import at_least, result_file
 from benchmarks.peers_process import MeasurementFailedError, measure
 from benchmarks.peers_results import Measured, describe, markdown_table, rows
 from benchmarks.peers_systems import SYSTEMS, System
@@ -64,7 +64,6 @@ def _compare(options: argparse.Namespace) -> None:
     print(f"\n{markdown_table(list(measured.values()))}\n\n{table(found)}")
     if options.out is not None:
         record = _record(options, load, measured, found)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(options.out, (json.dumps(record, indent=2) + "\n").encode())
         print(f"wrote {options.out}")
 
@@ -147,28 +146,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--only", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), metavar="NAME", help=f"of: {', '.join(SYSTEMS)}")
-    add("--rounds", type=_at_least(1, int), default=3, metavar="N", help="rounds over all systems; default: 3")
+    add("--rounds", type=at_least(1, int), default=3, metavar="N", help="rounds over all systems; default: 3")
     text = "seconds of a measurement; default: 45"
-    add("--seconds", type=_at_least(1.0, float), default=45.0, metavar="S", help=text)
+    add("--seconds", type=at_least(1.0, float), default=45.0, metavar="S", help=text)
     # Long enough for the actors of launch.py to push their first chunks, before which they play unhindered.
     text = "seconds of training before a measurement, half of it before a trial; default: 20"
-    add("--warm-up", type=_at_least(0.0, float), default=20.0, metavar="S", help=text)
+    add("--warm-up", type=at_least(0.0, float), default=20.0, metavar="S", help=text)
     text = "seconds of the trial of each of a system's settings; 0: no trials, its first; default: 15"
-    add("--trial-seconds", type=_at_least(0.0, float), default=15.0, metavar="S", help=text)
-    add("--out", type=Path, metavar="FILE", help="JSON file to write; none if not given")
+    add("--trial-seconds", type=at_least(0.0, float), default=15.0, metavar="S", help=text)
+    add("--out", type=result_file, metavar="FILE", help="JSON file to write; none if not given")
     return parser
-
-
-def _at_least(low: float, kind: type[int] | type[float]) -> Any:
-    """A type for argparse."""
-
-    def number(text: str) -> float:
-        value = kind(text)
-        if not low <= value < 1e6:
-            raise argparse.ArgumentTypeError(f"{text} is not between {low:g} and 1e6")
-        return value
-
-    return number
 
 
 if __name__ == "__main__":
