@@ -25,7 +25,7 @@ missing = $(shell $(PYTHON) scripts/check_platform.py 2>/dev/null || echo 'Pytho
 	install it, or name one with make PYTHON=/path/to/python3.11')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-cluster cluster-images train test test-cluster chaos audit watch evaluate tensorboard bench bench-scaling bench-peers results reproduce clean need-run
+.PHONY: help setup setup-cluster cluster-images train test test-cluster chaos audit watch evaluate tensorboard bench bench-scaling bench-peers results reproduce ablation clean need-run
 
 help: ## List the targets
 	@echo 'make TARGET [ARGS="options passed on"] [RUN=runs/NAME] [PYTHON=python3.11] [TORCH_INDEX=URL]'
@@ -91,6 +91,9 @@ results: setup ## Write docs/results.md and its figures anew from the records un
 
 reproduce: setup ## Train the default preset for 30 minutes and say whether the published clear rate held (ARGS: --seeds 1 2 3)
 	$(VENV_PYTHON) -m benchmarks.reproduce $(ARGS)
+
+ablation: setup ## Train variants of the default preset, seven hours; goes on where it was ended (ARGS: options of benchmarks.ablation)
+	$(VENV_PYTHON) -m benchmarks.ablation $(ARGS)
 
 clean: ## Remove .venv and caches; runs stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -26,6 +26,7 @@ Record = dict[str, Any]
 _PAGE: Final = ROOT / "docs" / "results.md"
 _CURVES: Final = FOLDER / "curves.png"
 _INTRODUCTION: Final = FOLDER / "introduction.txt"
+_ABLATION_DEFAULT: Final = "ablation-default"
 _NONE: Final = "\N{EN DASH}"
 _DPI: Final = 110
 
@@ -42,7 +43,7 @@ def main() -> int:
         parts.append(f"![Clear rate and x over wall time]({_CURVES.relative_to(_PAGE.parent)})")
     ablations = {name: records for name, records in curves.items() if name != "default" and records}
     if ablations:
-        parts += ["## What each option buys", _ablation_table(groups.get("default", []), ablations)]
+        parts += ["## What each option buys", ablation_table(ablations)]
     parts += ["## Stages", _stage_table(record for records in groups.values() for record in records)]
     if groups.get("exploration"):
         parts += ["## What was tried", _exploration_table(groups["exploration"])]
@@ -87,7 +88,12 @@ def _rate(figures: dict[str, Any]) -> str:
     return f"{figures['clear_rate']:.1%} of {figures['episodes']} ({low:.1%} to {high:.1%})"
 
 
-def _ablation_table(default: Sequence[Record], ablations: dict[str, list[Record]]) -> str:
+def ablation_table(ablations: dict[str, list[Record]]) -> str:
+    """Markdown, a line per variant, that of the default preset at the same budget first.
+
+    Args:
+        ablations: records by group, one per seed, at least one each.
+    """
     head = ("variant", "seeds", "x at the end", "clear rate at the end", "changed")
     rows = [
         (
@@ -97,8 +103,7 @@ def _ablation_table(default: Sequence[Record], ablations: dict[str, list[Record]
             _range([record["evaluations"][-1]["clear_rate"] for record in records], "{:.0%}"),
             f"`{_changes(records[0])}`",
         )
-        for name, records in ({"default": list(default)} | ablations).items()
-        if records
+        for name, records in sorted(ablations.items(), key=lambda item: (item[0] != _ABLATION_DEFAULT, item[0]))
     ]
     return _table(head, rows)
 

@@ -1,0 +1,115 @@
+"""What each option buys: variants of the default preset, at equal budget, several seeds of each.
+
+    python -m benchmarks.ablation                        # every variant, seeds 1 to 3, ten minutes each: seven hours
+    python -m benchmarks.ablation --only default uniform-replay --minutes 10
+
+Runs that have a record under `docs/results/learning/ablation-VARIANT` are passed over, so that it goes on where it was
+ended. `make results` makes the table.
+"""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from benchmarks import learning_record
+from benchmarks.learning_record import FOLDER
+from benchmarks.machine import ROOT
+from benchmarks.options import at_least
+from common.errors import UserError
+
+GROUP: Final = "ablation-"
+"""Before a variant's name, its folder's."""
+
+VARIANTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "default": (),
+        "uniform-replay": ("--replay.priority-exponent", "0", "--replay.importance-exponent", "0"),
+        "one-step": ("--agent.n-step", "1"),
+        "double-dqn": ("--agent.munchausen", "0"),
+        "plain-dqn": ("--agent.munchausen", "0", "--agent.no-double"),
+        "dueling": ("--agent.dueling",),
+        "one-epsilon": ("--actors.epsilon", "0.1", "--actors.epsilon-alpha", "0"),
+        "no-saved-starts": ("--actors.saved-starts", "0"),
+        "no-quantiles": ("--agent.quantiles", "1"),
+        "no-layer-norm": ("--agent.no-layer-norm",),
+        "nature-network": ("--agent.network", "nature"),
+        "uncut-windows": ("--agent.no-watkins",),
+        "no-average": ("--learner.average-decay", "0"),
+    }
+)
+"""Options of `launch.py` by variant; each changes one thing."""
+
+_EVALUATED: Final = ("--checkpoint.no-replay",)
+
+
+class Run(NamedTuple):
+    """One training."""
+
+    variant: str
+    seed: int
+
+    @property
+    def record(self) -> Path:
+        """Its record, once it was made."""
+        return FOLDER / f"{GROUP}{self.variant}" / f"seed-{self.seed}.json"
+
+    def command(self, minutes: float, folder: Path) -> list[str]:
+        """Arguments of `launch.py`."""
+        limits = ["--seed", str(self.seed), "--max-minutes", f"{minutes:g}", "--run-dir", str(folder)]
+        return [*VARIANTS[self.variant], *limits, *_EVALUATED]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 after a mistake of the user's or a run that failed."""
+    options = _parser().parse_args(argv)
+    try:
+        for run in missing(options.only, options.seeds):
+            _train(run, options.minutes, options.runs / f"{run.variant}-{run.seed}")
+    except UserError as error:
+        print(f"ablation: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def missing(variants: Sequence[str], seeds: Sequence[int]) -> Iterator[Run]:
+    """The runs that have no record yet: every variant's first seed before any second one."""
+    for seed in seeds:
+        for variant in variants:
+            run = Run(variant, seed)
+            if not run.record.exists():
+                yield run
+
+
+def _train(run: Run, minutes: float, folder: Path) -> None:
+    if folder.exists():
+        raise UserError(f"{folder} is there already: remove what an ended training left, or name another --runs")
+    print(f"{run.variant}, seed {run.seed} …", flush=True)
+    command = [sys.executable, str(ROOT / "launch.py"), *run.command(minutes, folder)]
+    status = subprocess.run(command, cwd=ROOT, check=False).returncode
+    if status:
+        raise UserError(f"launch.py ended with status {status}")
+    status = learning_record.main([str(folder), "--group", f"{GROUP}{run.variant}", "--name", run.record.stem])
+    if status:
+        raise UserError(f"no record was made of {folder}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.ablation", description="Trains variants of the default preset and keeps records."
+    )
+    add = parser.add_argument
+    text = f"of: {', '.join(VARIANTS)}; default: all"
+    add("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME", help=text)
+    add("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="default: 1 2 3")
+    add("--minutes", type=at_least(0.1, float), default=10.0, metavar="M", help="of each training; default: 10")
+    text = "folder of the run directories; default: runs/ablation"
+    add("--runs", type=Path, default=ROOT / "runs" / "ablation", metavar="DIR", help=text)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

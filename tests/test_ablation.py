@@ -1,0 +1,57 @@
+"""The ablation's plan: one change a variant, every seed once, what has a record passed over."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import ablation
+from benchmarks.ablation import VARIANTS, Run, main, missing
+from benchmarks.learning_results import ablation_table
+from common.presets import PRESETS
+from driver.options import flatten, parse_options
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_each_variant_is_a_command_that_changes_something_and_only_the_default_nothing(
+    variant: str, tmp_path: Path
+) -> None:
+    config = parse_options(Run(variant, 2).command(10, tmp_path / "run")).config
+    usual = flatten(PRESETS["default"])
+    changed = {name for name, value in flatten(config).items() if value != usual[name]}
+    assert {"seed", "max_minutes", "checkpoint.replay"} >= changed if variant == "default" else len(changed) > 3
+
+
+def test_all_variants_come_before_the_second_seed_and_what_has_a_record_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ablation, "FOLDER", tmp_path)
+    done = Run("dueling", 1)
+    done.record.parent.mkdir()
+    done.record.write_text("{}")
+    runs = [(run.variant, run.seed) for run in missing(["default", "dueling"], [1, 2])]
+    assert runs == [("default", 1), ("default", 2), ("dueling", 2)]
+
+
+def test_a_folder_that_an_ended_training_left_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ablation, "FOLDER", tmp_path)
+    (tmp_path / "runs" / "default-1").mkdir(parents=True)
+    assert main(["--only", "default", "--seeds", "1", "--runs", str(tmp_path / "runs")]) == 2
+    error = capsys.readouterr().err
+    assert "default-1 is there already" in error
+    assert error.count("\n") == 1
+
+
+def test_the_table_holds_variants_against_the_default_at_the_same_budget() -> None:
+    def record(x: float, settings: dict[str, object]) -> dict[str, object]:
+        return {"evaluations": [{"mean_x": x, "clear_rate": x / 4000}], "settings": settings}
+
+    records = {
+        "ablation-one-step": [record(1000, {"agent.n_step": 1}), record(2000, {"agent.n_step": 1})],
+        "ablation-default": [record(3000, {"seed": 1})],
+    }
+    lines = ablation_table(records).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| default", "| one-step"]
+    assert "1,500 (1,000 to 2,000)" in lines[3]
+    assert "`agent.n_step=1`" in lines[3]
