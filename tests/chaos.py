@@ -150,7 +150,8 @@ class Chaos:
         return float(self.lines[-1]["time_s"]) + time.time() - written
 
     def _choose(self) -> str:
-        kinds = [kind for kind in _CHANCES if kind != "node" or self._nodes]
+        # There is no evaluator where the run has none.
+        kinds = [kind for kind in _CHANCES if (self._nodes if kind == "node" else _processes(_TITLES[kind]))]
         return self._rng.choices(kinds, [_CHANCES[kind] for kind in kinds])[0]
 
     def _choose_process(self) -> str:
