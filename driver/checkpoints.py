@@ -110,7 +110,10 @@ class CheckpointWriter:
         try:
             return writing.result()
         except CheckpointError as error:
-            return error
+            # Without its traceback, whose frames hold the learner's state.
+            return type(error)(*error.args)
+        finally:
+            del writing  # which has that traceback too, with this frame in it
 
     def _write(
         self,
