@@ -71,8 +71,8 @@ bench: setup ## Measure emulators, actor, replay and learner, 10 minutes; the ma
 
 bench-scaling: setup ## Measure how costs grow with actors and shards, about 25 minutes (ARGS: options of benchmarks.scaling)
 	$(VENV_PYTHON) -m benchmarks.scaling_calls --out docs/results/performance/scaling-calls.json
-	$(VENV_PYTHON) -m benchmarks.scaling --actors 1,4,16,32,64 --shards 2 --out docs/results/performance/scaling.json $(ARGS)
-	$(VENV_PYTHON) -m benchmarks.scaling --actors 16,64 --shards 1,4 --out docs/results/performance/scaling.json $(ARGS)
+	$(VENV_PYTHON) -m benchmarks.scaling --actors 1,4,16,32,64 --shards 2 --out $(BENCH)/scaling.json $(ARGS)
+	$(VENV_PYTHON) -m benchmarks.scaling --actors 16,64 --shards 1,4 --out $(BENCH)/scaling.json $(ARGS)
 
 bench-peers: $(INSTALLED_PEERS) ## Measure replay and speed beside other libraries, over an hour (ARGS: options of benchmarks.peers)
 	$(VENV_PYTHON) -m benchmarks.replay --out docs/results/performance/replay.json

@@ -43,7 +43,7 @@ VARIANTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 )
 """Options of `launch.py` by variant; each changes one thing."""
 
-_EVALUATED: Final = ("--checkpoint.no-replay",)
+_WITHOUT_REPLAY: Final = ("--checkpoint.no-replay",)
 
 
 class Run(NamedTuple):
@@ -60,7 +60,7 @@ class Run(NamedTuple):
     def command(self, minutes: float, folder: Path) -> list[str]:
         """Arguments of `launch.py`."""
         limits = ["--seed", str(self.seed), "--max-minutes", f"{minutes:g}", "--run-dir", str(folder)]
-        return [*VARIANTS[self.variant], *limits, *_EVALUATED]
+        return [*VARIANTS[self.variant], *limits, *_WITHOUT_REPLAY]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

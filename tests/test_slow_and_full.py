@@ -27,7 +27,6 @@ from tests.launching import (
 PATIENT = ["--ray.hang-s", "900"]  # who is paused here is to count as slow, not as dead
 PLAYED = ["--env.name", "synthetic", "--env.step-ms", "2", *SMALL, *PATIENT, "--checkpoint.interval-s", "20"]
 SAMPLES_PER_INSERT = 2.0  # of SMALL
-_STATE_MIB = 15.0  # weights, target, average and Adam's two moments of 718,000 parameters
 REST_S = 20.0  # until what was on its way has arrived
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -108,8 +107,8 @@ def paused(pids: list[int], process: "subprocess.Popen[str]") -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-def flat(memory: list[Memory], most_mib: float = 2.0) -> None:
-    """Our processes do not grow by more than that; Ray's own, which are young, by a few MiB."""
+def flat(memory: list[Memory]) -> None:
+    """Our processes do not grow; Ray's own, which are young, by a few MiB."""
     first, last = memory[0], memory[-1]
     totals = [sum(each.values()) for each in memory]
     print(f"memory {totals[0]:.1f} MiB at first, {max(totals):.1f} at most, {totals[-1]:.1f} at last")
@@ -117,7 +116,7 @@ def flat(memory: list[Memory], most_mib: float = 2.0) -> None:
     print({f"{title} {pid}": round(size, 1) for (pid, title), size in grown.items() if size > 0.5})
     ours = {process: size for process, size in grown.items() if process[1].startswith(("ray::Remote", "driver"))}
     assert len(ours) == 7  # driver, learner, two actors, two shards, evaluator
-    assert max(ours.values()) < most_mib
+    assert max(ours.values()) < 2
     assert max(totals) - totals[0] < 0.02 * totals[0]
 
 
@@ -149,12 +148,11 @@ def test_a_learner_without_actors_waits_by_the_limiter_and_says_so(watched: Watc
 def test_a_shard_that_pauses_does_not_hold_the_other_one_up(watched: Watched) -> None:
     with paused([process_of("RemoteReplayShard", watched.process)], watched.process):
         time.sleep(REST_S)
-        memory, lines = watched.watch(150)
+        memory, lines = watched.watch(60)
     for earlier, later in zip(lines[:-2:2], lines[2::2], strict=False):  # ten seconds each
         assert later["env_steps"] > earlier["env_steps"]
         assert later["updates"] > earlier["updates"]
-    # The run goes on, and tries to write checkpoints: learner and driver have room for a copy of the learner's state.
-    flat(memory[len(memory) // 2 :], most_mib=_STATE_MIB)
+    flat(memory)
     watched.go_on()
     assert "wait for" not in watched.end()
 
