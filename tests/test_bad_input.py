@@ -30,6 +30,7 @@ from driver.store import open_store
 from learner.checkpoint import save_checkpoint
 from learner.factory import build_learner
 from tests.checkpoints import make_run, save_step
+from tests.malicious import Malicious
 
 SPEC = environment_spec(name="gridworld")
 METADATA = {"preset": "default"}
@@ -240,16 +241,6 @@ def test_launch_refuses(case: str, folder: Path, capsys: Capture) -> None:
         )
 
 
-class _Malicious:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self._path,)
-
-
 def save_mario(path: Path) -> None:
     spec = environment_spec()
     save_policy(path, build_network(spec, False, 0), spec, {"env": {"stages": ["1-1"]}})
@@ -270,11 +261,11 @@ POLICIES: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda path: path.write_bytes(b""), "is damaged or is no plain state_dict"),
     "text": (lambda path: path.write_text("weights"), "is damaged or is no plain state_dict"),
     "malicious pickle": (
-        lambda path: path.write_bytes(pickle.dumps(_Malicious(path.parent / "made-by-a-pickle"))),
+        lambda path: path.write_bytes(pickle.dumps(Malicious(path.parent / "made-by-a-pickle"))),
         "is damaged or is no plain state_dict",
     ),
     "malicious tensors": (
-        lambda path: torch.save({"conv.0.weight": _Malicious(path.parent / "made-by-a-pickle")}, path),
+        lambda path: torch.save({"conv.0.weight": Malicious(path.parent / "made-by-a-pickle")}, path),
         "is damaged or is no plain state_dict",
     ),
     "no dictionary": (lambda path: torch.save([torch.zeros(3)], path), "is no state_dict of weights"),

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -11,22 +10,13 @@ import torch
 from common.errors import UserError
 from driver.actor_states import read_actor_states
 from learner.checkpoint import load_checkpoint
+from tests.malicious import Malicious
 from tests.test_checkpoint import make_learner, save
-
-
-class _Malicious:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self._path,)
 
 
 def replace_with_pickle(path: Path, trap: Path) -> None:
     """A file of a checkpoint whose manifest is set right again."""
-    torch.save({"weights": _Malicious(trap)}, path)
+    torch.save({"weights": Malicious(trap)}, path)
     data, manifest = path.read_bytes(), path.with_name("manifest.json")
     content = json.loads(manifest.read_text())
     content["files"][path.name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -45,7 +35,7 @@ def test_a_malicious_pickle_within_a_checkpoint_is_refused(name: str, tmp_path: 
 
 def test_a_malicious_pickle_in_place_of_the_actors_states_is_refused(tmp_path: Path) -> None:
     path, trap = tmp_path / "actors.pt", tmp_path / "made-by-a-pickle"
-    torch.save({0: _Malicious(trap)}, path)
+    torch.save({0: Malicious(trap)}, path)
     with pytest.raises(UserError, match="is damaged or is no plain"):
         read_actor_states({path.name: path})
     assert not trap.exists()
