@@ -1,8 +1,8 @@
 """The actor: several environments stepped together, one batched forward pass, epsilon-greedy actions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from actors.stages import StageSampler
 from common.networks import QNetwork, flatten, to_inputs, unflatten_
 from common.schedules import decayed_epsilon
 from common.types import Chunk, EnvironmentSpec, Episode, Weights
+
+# A second and a bit at four raw frames a step: longer than any jump takes.
+_LONGEST_STEPS: Final = 16
 
 
 class ReplayWriter(Protocol):
@@ -58,6 +61,22 @@ class ScheduleExploration:
 Exploration = LadderExploration | ScheduleExploration
 
 
+class Durations:
+    """How many steps an exploratory action is held for: a zeta distribution, P(n) ~ n**-mu, up to `_LONGEST_STEPS`.
+
+    Temporally extended epsilon-greedy exploration, Dabney et al., 2021.
+    """
+
+    def __init__(self, mu: float) -> None:
+        weights = np.arange(1, _LONGEST_STEPS + 1) ** -mu
+        self._cumulative = np.cumsum(weights / weights.sum())
+
+    def draw(self, rng: np.random.Generator, size: int) -> NDArray[np.int64]:
+        """[size], each from 1 on."""
+        drawn = 1 + np.searchsorted(self._cumulative[:-1], rng.random(size), side="right")
+        return drawn.astype(np.int64)
+
+
 class Actor:
     """Plays E environments in step and pushes chunks of n-step transitions; knows nothing of Ray.
 
@@ -73,6 +92,8 @@ class Actor:
         bfloat16: bool,
         spec: EnvironmentSpec,
         exploration: Exploration,
+        durations: Durations | None,
+        backup_epsilon: Callable[[int], float],
         writer: ReplayWriter,
         weights: WeightSource,
         seed: np.random.SeedSequence,
@@ -87,6 +108,9 @@ class Actor:
             network: this actor's own copy; its parameters are overwritten by newer weights.
             bfloat16: whether all layers but the last compute in bfloat16; else in float32.
             exploration: epsilon per environment.
+            durations: steps that exploratory actions are held for; None: one each.
+            backup_epsilon: the target policy's epsilon in returns that are summed by tree backup, by the learner's
+                updates; 0 where they are not.
             writer: takes the chunks.
             weights: asked for newer weights before every step.
             seed: of the epsilon-greedy draws.
@@ -98,6 +122,8 @@ class Actor:
         self._dtype = torch.bfloat16 if bfloat16 else torch.float32
         self._cast_network()
         self.exploration = exploration
+        self._durations = durations
+        self._backup_epsilon = backup_epsilon
         self._writer = writer
         self._weights = weights
         self._rng = np.random.default_rng(seed)
@@ -107,6 +133,8 @@ class Actor:
         self._num_actions = spec.num_actions
         self._slots = list(slots)
         self._states = np.zeros((len(self._slots), *spec.state_shape), np.uint8)  # [E, S, *F]
+        self._held = np.zeros(len(self._slots), np.int64)  # [E], the exploratory actions that are held
+        self._left = np.zeros(len(self._slots), np.int64)  # [E], for so many steps more
         self.weight_version = 0
         self.updates = 0
         for i, slot in enumerate(self._slots):
@@ -128,12 +156,15 @@ class Actor:
         q_values = self._q_values(self._states)  # [E, A]
         epsilons = self.exploration.values(self.updates)
         actions, explores = self._choose(q_values, epsilons)
+        backup_epsilon = self._backup_epsilon(self.updates)
         finished = []
         for i, slot in enumerate(self._slots):
             choice = Choice(
                 action=int(actions[i]),
                 value=float(q_values[i].max()),
                 q_tm1=float(q_values[i, actions[i]]),
+                mean_value=float(q_values[i].mean()),
+                epsilon=backup_epsilon,
                 explores=bool(explores[i]),
                 weight_version=self.weight_version,
             )
@@ -152,6 +183,8 @@ class Actor:
         state: dict[str, Any] = {
             "rng": self._rng.bit_generator.state,
             "stages": self._stages.state_dict(),
+            "held": self._held.tolist(),
+            "left": self._left.tolist(),
             "slots": [slot.state_dict() for slot in self._slots],
         }
         if whole:
@@ -169,6 +202,7 @@ class Actor:
         try:
             self._rng.bit_generator.state = state["rng"]
             self._stages.load_state_dict(state["stages"])
+            self._held[:], self._left[:] = state["held"], state["left"]
             for i, (slot, episode) in enumerate(zip(self._slots, state["slots"], strict=True)):
                 self._states[i] = slot.load_state_dict(episode)
             if "weights" in state:
@@ -207,6 +241,7 @@ class Actor:
         stage = self._stages.draw()
         moment = self._saved_starts.draw(stage) if self._saved_starts else None
         self._states[i] = slot.begin(self.updates, stage, moment)
+        self._left[i] = 0
         return episode
 
     def _choose(
@@ -216,6 +251,12 @@ class Actor:
         explore = self._rng.random(len(epsilons)) < epsilons
         random_actions = self._rng.integers(self._num_actions, size=len(epsilons))
         greedy = q_values.argmax(axis=1)
+        if self._durations is not None:
+            explore &= self._left == 0
+            self._held = np.where(explore, random_actions, self._held)
+            self._left = np.where(explore, self._durations.draw(self._rng, len(epsilons)), self._left)
+            explore, random_actions = self._left > 0, self._held
+            self._left = np.maximum(self._left - 1, 0)
         actions = np.where(explore, random_actions, greedy)
         return actions, actions != greedy
 

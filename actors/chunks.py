@@ -106,6 +106,8 @@ class ChunkBuilder:
         frame: NDArray[np.uint8],
         ending: Ending | None,
         explores: bool = False,
+        epsilon: float = 0.0,
+        mean_value: float = 0.0,
     ) -> None:
         """Takes one step: the action in the newest state, the environment's reward and the next frame.
 
@@ -117,13 +119,16 @@ class ChunkBuilder:
             frame: [*F], the next state's newest.
             ending: whether and how the episode ends with this step.
             explores: whether the action is another than the greedy one.
+            epsilon, mean_value: see `NStepAccumulator.add`.
         """
         if explores and self._watkins:
             self._unvalued.extend(self._accumulator.cut())
             self._value(self._newest_value)
         self._steps.append(_Step(action, q_tm1, weight_version))
         self._frames.append(frame.copy())
-        self._unvalued.extend(self._accumulator.add(reward * self._reward_scale, ending))
+        self._unvalued.extend(
+            self._accumulator.add(reward * self._reward_scale, ending, epsilon=epsilon, mean_value=mean_value)
+        )
 
     def end(self, value: float) -> Chunk:
         """Closes the episode: the chunk of all that is left.

@@ -11,8 +11,14 @@ class Window(NamedTuple):
 
     start: int
     steps: int  # m <= n rewards
-    r_t: float  # sum over k < m of gamma**k * reward
+    r_t: float  # sum over k < m of gamma**k * reward; with tree backup see NStepAccumulator
     discount_t: float  # gamma**m, or 0 where the episode terminated
+
+
+class _Step(NamedTuple):
+    reward: float
+    epsilon: float
+    mean_value: float  # of the state before it
 
 
 class NStepAccumulator:
@@ -21,6 +27,11 @@ class NStepAccumulator:
     A window ends after n rewards, or where the episode ends: then the windows of length n, n-1, … 1 are all
     emitted, so that what happened just before a death is learned. Termination stops the bootstrap
     (`discount_t` 0); a truncation by time limit does not (gamma**m), see Pardo et al., 2018.
+
+    With epsilon > 0 it is the n-step Tree Backup return (Precup et al., 2000; Sutton & Barto, 2018, section 7.5) of an
+    epsilon-greedy policy along greedy actions: each state s within a window, but its first and last, adds
+    `epsilon * mean_a Q(s, a)`, and all that follows counts `1 - epsilon` as much. `discount_t` is then
+    gamma**m * (1 - epsilon)**(m - 1); the last state's share of random actions is left to whoever bootstraps.
     """
 
     def __init__(self, n_step: int, gamma: float) -> None:
@@ -31,19 +42,29 @@ class NStepAccumulator:
             raise ValueError(f"gamma must lie in [0, 1], not {gamma}")
         self._n_step = n_step
         self._gamma = gamma
-        self._rewards: deque[float] = deque()
+        self._steps: deque[_Step] = deque()
         self._start = 0
 
     def reset(self) -> None:
         """Begins a new episode."""
-        self._rewards.clear()
+        self._steps.clear()
         self._start = 0
 
-    def add(self, reward: float, ending: Ending | None = None) -> list[Window]:
-        """Takes one step's reward; returns the windows that it completes, oldest first."""
-        self._rewards.append(reward)
+    def add(
+        self, reward: float, ending: Ending | None = None, *, epsilon: float = 0.0, mean_value: float = 0.0
+    ) -> list[Window]:
+        """Takes one step; returns the windows that it completes, oldest first.
+
+        Args:
+            reward: of the step.
+            ending: whether and how the episode ends with it.
+            epsilon: of the policy whose return it is.
+            mean_value: mean Q-value over the actions of the state that the step was taken in; of no matter where
+                epsilon is 0.
+        """
+        self._steps.append(_Step(reward, epsilon, mean_value))
         if ending is None:
-            return [self._pop(terminated=False)] if len(self._rewards) == self._n_step else []
+            return [self._pop(terminated=False)] if len(self._steps) == self._n_step else []
         windows = self._complete(terminated=ending == "terminated")
         self.reset()
         return windows
@@ -54,14 +75,19 @@ class NStepAccumulator:
 
     def _complete(self, *, terminated: bool) -> list[Window]:
         windows = []
-        while self._rewards:
+        while self._steps:
             windows.append(self._pop(terminated=terminated))
         return windows
 
     def _pop(self, *, terminated: bool) -> Window:
-        steps = len(self._rewards)
-        discounted = sum(self._gamma**k * reward for k, reward in enumerate(self._rewards))
-        window = Window(self._start, steps, discounted, 0.0 if terminated else self._gamma**steps)
-        self._rewards.popleft()
+        total, weight = 0.0, 1.0
+        for k, (reward, epsilon, mean_value) in enumerate(self._steps):
+            if k > 0:
+                total += weight * epsilon * mean_value
+                weight *= 1 - epsilon
+            total += weight * reward
+            weight *= self._gamma
+        window = Window(self._start, len(self._steps), total, 0.0 if terminated else weight)
+        self._steps.popleft()
         self._start += 1
         return window

@@ -22,6 +22,8 @@ class Choice(NamedTuple):
     action: int
     value: float  # max_a Q of the state
     q_tm1: float  # Q-value of the action
+    mean_value: float  # mean_a Q of the state
+    epsilon: float  # of the policy whose returns are learned, where they are summed by tree backup; else 0
     explores: bool  # whether the action is another than the greedy one
     weight_version: int  # of the weights behind both
 
@@ -106,6 +108,8 @@ class Slot:
             frame=state[-1],
             ending=ending,
             explores=choice.explores,
+            epsilon=choice.epsilon,
+            mean_value=choice.mean_value,
         )
         return Outcome(state, chunk, ending)
 

@@ -84,6 +84,7 @@ def _plain_step(device: torch.device, dtype: torch.dtype) -> UpdateStep:
         munchausen=0.0,
         munchausen_temperature=1.0,
         expects_exploration=False,
+        tree_backup=False,
         gamma=0.99,
         learning_rate=1e-4,
         adam_epsilon=1.5e-4,

@@ -66,6 +66,9 @@ class AgentConfig:
     learning down while the way is not known, and makes a policy that knows it safer."""
     target_epsilon_late_update: int = 25_000
     """Updates before `target_epsilon_late` takes the place of `target_epsilon`."""
+    tree_backup: bool = False
+    """Whether n-step returns count `target_epsilon` at every state within them, by the actor's own Q-values, as Tree
+    Backup does (Precup et al., 2000); else they count it at their last state, as often as there are steps."""
     dueling: bool = False
     """Dueling value and advantage streams (Wang et al., 2016)."""
     network: Literal["nature", "nips"] = "nips"
@@ -106,6 +109,9 @@ class ActorsConfig:
     """Schedule: the floor."""
     epsilon_decay: float = 0.9999
     """Schedule: factor per learner update."""
+    exploration_zeta: float = 0.0
+    """Exploratory actions are held for n steps with a probability proportional to n ** -exploration_zeta, 16 at most
+    (temporally extended epsilon-greedy exploration, Dabney et al., 2021, has 2); 0: one step each."""
     saved_starts: float | Literal["auto"] = "auto"
     """Share of episodes that begin within a stage, at states saved along it and before deaths (compare Salimans &
     Chen, 2018); "auto": 0.5 on an emulator core that has saved states (FCEUmm), else 0."""

@@ -1,5 +1,8 @@
 """Exploration schedules: the epsilon of an epsilon-greedy policy."""
 
+from collections.abc import Callable
+from functools import partial
+
 
 def ladder_epsilon(index: int, count: int, epsilon: float, alpha: float) -> float:
     """Epsilon of one of several environments: `epsilon ** (1 + alpha * index / (count - 1))`.
@@ -35,3 +38,8 @@ def linear(step: int, *, first: float, last: float, steps: int) -> float:
 def step(number: int, *, before: float, after: float, at: int) -> float:
     """`before` until step `at`, from which on it is `after`."""
     return before if number < at else after
+
+
+def late_change(value: float, late: float | None, at: int) -> Callable[[int], float]:
+    """`value`, which becomes `late` at step `at` unless that is None, as a function of the step."""
+    return partial(step, before=value, after=value if late is None else late, at=at)

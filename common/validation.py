@@ -62,6 +62,7 @@ def _ranges(config: Config) -> Iterable[tuple[str, float | None, float, float]]:
     yield "--actors.epsilon-start", actors.epsilon_start, 0, 1
     yield "--actors.epsilon-final", actors.epsilon_final, 0, 1
     yield "--actors.epsilon-decay", actors.epsilon_decay, 0, 1
+    yield "--actors.exploration-zeta", actors.exploration_zeta, 0, 100
     yield "--actors.saved-starts", None if actors.saved_starts == "auto" else actors.saved_starts, 0, 1
     yield "--actors.chunk-length", actors.chunk_length, 1, 10_000
     yield "--actors.max-inserts-in-flight", actors.max_inserts_in_flight, 1, 1_000
@@ -116,6 +117,11 @@ def _check_combinations(config: Config) -> None:
         raise UserError(
             f"--agent.target-epsilon needs a discount below 1 and above 0 to count steps by, not --agent.gamma "
             f"{config.agent.gamma:g}; leave it at 0"
+        )
+    if config.agent.tree_backup and not config.agent.watkins:
+        raise UserError(
+            "--agent.tree-backup sums along greedy actions, and with --agent.no-watkins windows hold others; "
+            "take one of them away"
         )
     if config.learner.random_shift and config.env.name == "gridworld":
         raise UserError("--learner.random-shift moves pictures, and the gridworld has none; leave it at 0")

@@ -23,6 +23,7 @@ def build_learner(
         target_epsilon=agent.target_epsilon,
         target_epsilon_late=agent.target_epsilon_late,
         target_epsilon_late_update=agent.target_epsilon_late_update,
+        tree_backup=agent.tree_backup,
         gamma=agent.gamma,
         dueling=agent.dueling,
         architecture=agent.network,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from common.networks import Architecture, build_network, flatten, to_inputs
 from common.precision import Precision, uses_bfloat16
-from common.schedules import linear, step
+from common.schedules import late_change, linear
 from common.types import Batch, EnvironmentSpec
 from learner.augmentation import draw_shifts, shift
 from learner.average import WeightAverage
@@ -80,6 +80,7 @@ class Learner:
         target_epsilon: exploration of the policy whose value the targets are.
         target_epsilon_late: that from update `target_epsilon_late_update` on; None: it stays.
         target_epsilon_late_update: see there.
+        tree_backup: whether the batches' n-step returns have that exploration in them, but for their last state.
         gamma: discount per step; only for `target_epsilon`.
         learning_rate_final: step size that it decays to linearly; None: it stays.
         learning_rate_decay_updates: updates until then.
@@ -112,6 +113,7 @@ class Learner:
         target_epsilon: float = 0.0,
         target_epsilon_late: float | None = None,
         target_epsilon_late_update: int = 0,
+        tree_backup: bool = False,
         gamma: float = 0.99,
         learning_rate_final: float | None = None,
         learning_rate_decay_updates: int = 1,
@@ -128,14 +130,14 @@ class Learner:
         self._target_update_period = target_update_period
         last = learning_rate if learning_rate_final is None else learning_rate_final
         self._learning_rate = partial(linear, first=learning_rate, last=last, steps=learning_rate_decay_updates)
-        late = target_epsilon if target_epsilon_late is None else target_epsilon_late
-        self._target_epsilon = partial(step, before=target_epsilon, after=late, at=target_epsilon_late_update)
+        self._target_epsilon = late_change(target_epsilon, target_epsilon_late, target_epsilon_late_update)
         self._step = UpdateStep(
             build_network(spec, dueling, seed, architecture, layer_norm, quantiles).to(self.device),
             double=double,
             munchausen=munchausen,
             munchausen_temperature=munchausen_temperature,
-            expects_exploration=target_epsilon > 0 or late > 0,
+            expects_exploration=target_epsilon > 0 or (target_epsilon_late or 0) > 0,
+            tree_backup=tree_backup,
             gamma=gamma,
             learning_rate=learning_rate,
             adam_epsilon=adam_epsilon,

@@ -54,6 +54,7 @@ class UpdateStep:
         munchausen: alpha of Munchausen targets, which take the place of the others; 0: none.
         munchausen_temperature: their policy's.
         expects_exploration: whether the targets are values of a policy that explores, by `set_target_epsilon`.
+        tree_backup: whether the n-step returns have the random actions of all states but the last in them already.
         gamma: discount per step; only for `expects_exploration`.
         learning_rate: Adam's step size.
         adam_epsilon: Adam's denominator offset.
@@ -70,6 +71,7 @@ class UpdateStep:
         munchausen: float,
         munchausen_temperature: float,
         expects_exploration: bool,
+        tree_backup: bool,
         gamma: float,
         learning_rate: float,
         adam_epsilon: float,
@@ -91,6 +93,7 @@ class UpdateStep:
         self._learning_rate = learning_rate
         self._epsilon = torch.zeros((), device=self._parameters[0].device) if expects_exploration else None
         self._epsilon_set = 0.0  # the value in it
+        self._tree_backup = tree_backup
         self._gamma = gamma
         self._huber_delta = huber_delta
         self._max_grad_norm = max_grad_norm
@@ -202,7 +205,11 @@ class UpdateStep:
             target_values = self.target_values(inputs)
         epsilon = None
         if self._epsilon is not None:
-            epsilon = window_epsilon(inputs.discount_t, self._epsilon, self._gamma)
+            epsilon = (
+                self._epsilon.expand_as(inputs.discount_t)
+                if self._tree_backup
+                else window_epsilon(inputs.discount_t, self._epsilon, self._gamma)
+            )
         if self.online.num_quantiles > 1:
             return self._quantile_target(inputs, weights, target_values, epsilon)
         q_t_target = target_values.z_t.squeeze(2)
