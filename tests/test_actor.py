@@ -1,13 +1,13 @@
 """An actor on the real gridworld: what it pushes is what its environments did."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 
-from actors.actor import Actor
+from actors.actor import Actor, Durations
 from actors.environment import environment_spec
 from actors.factory import build_actor, build_exploration
 from common.config import ActorsConfig, AgentConfig, EnvConfig
@@ -43,17 +43,19 @@ def _actor(
     max_steps: int = 30,
     flag_reward: float = 0.0,
     death_reward: float = 0.0,
+    **agent: Any,
 ) -> Actor:
     return build_actor(
         env=EnvConfig(name="gridworld", max_steps=max_steps),
         agent=AgentConfig(
             gamma=0.9,
             n_step=3,
-            watkins=False,
+            watkins=agent.pop("watkins", False),
             quantiles=1,
             reward_scale=1.0,
             flag_reward=flag_reward,
             death_reward=death_reward,
+            **agent,
         ),
         actors=actors,
         index=index,
@@ -211,3 +213,60 @@ def test_a_damaged_state_is_refused(damage: dict[str, object]) -> None:
     actor = _actor(_Writer(), _Weights(), actors=ActorsConfig(envs_per_actor=3))
     with pytest.raises(ValueError, match="state is damaged or of another version"):
         actor.load_state_dict(actor.state_dict(whole=False) | damage)
+
+
+def test_exploratory_actions_are_held_for_zeta_many_steps() -> None:
+    """With epsilon 1 an actor does nothing but hold actions: their runs have the zeta distribution's lengths."""
+    durations = Durations(2.0).draw(np.random.default_rng(0), 100_000)
+    shares = np.bincount(durations, minlength=17) / len(durations)
+    weights = 1 / np.arange(1, 17) ** 2
+    np.testing.assert_allclose(shares[1:], weights / weights.sum(), atol=0.005)
+
+    writer = _Writer()
+    settings = ActorsConfig(envs_per_actor=1, chunk_length=1, epsilon=1.0, exploration_zeta=2.0)
+    actor = _actor(writer, _Weights(), actors=settings, max_steps=10_000)
+    for _ in range(2_000):
+        actor.step()
+    actions = np.array(_actions(writer))
+    repeated = (actions[1:] == actions[:-1]).mean()
+    mean = float((durations).mean())
+    # Of `mean` steps one begins with a fresh draw, which is the action before by a chance of one in eight.
+    assert repeated == pytest.approx(1 - 1 / mean * 7 / 8, abs=0.05)
+
+
+def test_a_held_action_ends_with_its_episode() -> None:
+    settings = ActorsConfig(envs_per_actor=4, chunk_length=1, epsilon=1.0, exploration_zeta=0.01)
+    actor = _actor(_Writer(), _Weights(), actors=settings, max_steps=3)
+    longest = 0
+    for _ in range(30):
+        ended = actor.step()
+        left = actor.state_dict(whole=False)["left"]
+        longest = max(longest, *left)
+        assert left.count(0) >= len(ended)
+    assert longest > 3  # most were drawn for longer than an episode lasts
+
+
+def test_tree_backup_takes_the_actors_own_mean_values() -> None:
+    """The same play twice: with tree backup a window's return has epsilon times the means of its inner states."""
+    plain, backed = _Writer(), _Writer()
+    settings = ActorsConfig(envs_per_actor=1, chunk_length=1, epsilon=0.2)
+    network = build_network(_spec(), dueling=False, seed=3)
+    weights = _Weights(Weights(1, 1, flatten(network)))
+    of_backed: dict[str, Any] = {"tree_backup": True, "target_epsilon": 0.5}
+    for writer, agent in ((plain, {}), (backed, of_backed)):
+        actor = _actor(writer, weights, actors=settings, watkins=True, **agent)
+        for _ in range(400):
+            actor.step()
+    checked = 0
+    for before, after in zip(plain.chunks, backed.chunks, strict=True):
+        assert (before.a_tm1 == after.a_tm1).all()
+        if len(before) > 1 or before.steps[0] < 3 or before.discount_t[0] == 0:
+            continue
+        with torch.inference_mode():
+            mean = network(torch.from_numpy(chunk_frames(before, (9,))[:, None])).mean(dim=1).tolist()
+        # Every square but the end is worth -1.
+        expected = -1 + 0.9 * (0.5 * mean[1] + 0.5 * (-1 + 0.9 * (0.5 * mean[2] + 0.5 * -1)))
+        assert after.r_t[0] == pytest.approx(expected, abs=2e-2)  # the actor's arithmetic may be bfloat16's
+        assert after.discount_t[0] == pytest.approx(0.9**3 * 0.5**2)
+        checked += 1
+    assert checked > 100

@@ -357,6 +357,18 @@ def test_targets_value_the_policy_that_explores(late_update: int, epsilon_of_a_s
     np.testing.assert_allclose(learner.update(batch).td_error, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_with_tree_backup_targets_count_random_actions_in_the_last_state_alone() -> None:
+    learner = make_learner(target_epsilon=0.3, tree_backup=True, gamma=0.9, learning_rate=0.05)
+    train(learner, 20)
+    state, batch = learner.state_dict(), random_batch(VECTOR_SPEC, seed=99, size=64)
+    q_tm1 = q_values(network_of(state["online"]), batch.stack(batch.s_tm1))
+    q_t = q_values(network_of(state["target"]), batch.stack(batch.s_t))
+    choice = q_values(network_of(state["online"]), batch.stack(batch.s_t)).argmax(axis=1)
+    value = 0.7 * q_t[np.arange(64), choice] + 0.3 * q_t.mean(axis=1)
+    expected = batch.r_t + batch.discount_t * value - q_tm1[np.arange(64), batch.a_tm1]
+    np.testing.assert_allclose(learner.update(batch).td_error, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("munchausen", [0.0, 0.9])
 @pytest.mark.parametrize("dueling", [False, True])
 def test_quantiles_learn_the_mean_of_a_terminal_reward(munchausen: float, dueling: bool) -> None:

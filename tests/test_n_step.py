@@ -78,3 +78,26 @@ def test_a_cut_completes_the_open_windows_and_the_episode_goes_on() -> None:
     assert accumulator.cut() == [Window(0, 2, 1 + G * 2, G**2), Window(1, 1, 2.0, G)]
     assert accumulator.cut() == []
     assert _feed(accumulator, [4, 8, 16], None) == [Window(2, 3, 4 + G * 8 + G**2 * 16, G**3)]
+
+
+def test_tree_backup_is_the_recursion_of_sutton_and_barto() -> None:
+    """G_k = r_k+1 + gamma * ((1 - epsilon) * G_k+1 + epsilon * mean_a Q(s_k+1, a)), by its own definition."""
+    rewards, means, gamma, epsilon, last_value = [1.0, -2.0, 3.0, 0.5], [9.0, 4.0, -1.0, 2.0], 0.9, 0.1, 7.0
+    accumulator = NStepAccumulator(4, gamma)
+    windows = []
+    for reward, mean in zip(rewards, means, strict=True):
+        windows += accumulator.add(reward, epsilon=epsilon, mean_value=mean)
+    expected = last_value
+    for k in reversed(range(4)):
+        if k < 3:
+            expected = (1 - epsilon) * expected + epsilon * means[k + 1]
+        expected = rewards[k] + gamma * expected
+    assert len(windows) == 1
+    assert windows[0].r_t + windows[0].discount_t * last_value == pytest.approx(expected)
+
+
+def test_tree_backup_reaches_into_windows_that_end_with_the_episode() -> None:
+    accumulator = NStepAccumulator(3, G)
+    accumulator.add(1.0, epsilon=0.25, mean_value=100.0)  # of the first state: of no matter
+    windows = accumulator.add(2.0, "terminated", epsilon=0.25, mean_value=8.0)
+    assert windows == [Window(0, 2, 1 + G * (0.25 * 8 + 0.75 * 2), 0.0), Window(1, 1, 2.0, 0.0)]
