@@ -28,3 +28,11 @@ def tune_process() -> None:
     # The threshold for large blocks first: setting either one switches off glibc's own adaptation of both.
     if mallopt and (mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES) or mallopt(_M_MMAP_THRESHOLD, _DOCUMENTED_MOST)):
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def give_back_memory() -> None:
+    """Gives freed memory back to the system, which a tuned process would keep: to be called after what is large and
+    rare, such as a copy of all weights. (Skipped where the C library has no `malloc_trim`.)
+    """
+    if sys.platform.startswith("linux") and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from common.config import AgentConfig, LearnerConfig
-from common.process import tune_process
+from common.process import give_back_memory, tune_process
 from common.types import Batch, EnvironmentSpec
 from learner.factory import build_learner
 from learner.feeder import MOST_READY_BATCHES, BatchFeeder, BatchReader, FedBatch
@@ -76,6 +76,7 @@ class RemoteLearner:
         self._broadcast_period = learner.broadcast_period
         self._version = version
         self._waited_s = 0.0  # in the slice that runs
+        self._gave_state = False  # since the last slice
         self._published: tuple[int, int, list[Any]] = (-1, 0, [])
         self._policy: tuple[int, NDArray[np.float32]] = (0, np.zeros(0, np.float32))
         self._publish()
@@ -87,6 +88,9 @@ class RemoteLearner:
         torch.set_num_threads(self._threads)
         # Adam's averages of gradients that stay zero become denormal numbers, which slow processors down.
         torch.set_flush_denormal(True)
+        if self._gave_state:  # by now Ray has it elsewhere, and the copy here is freed
+            self._gave_state = False
+            give_back_memory()
         start = time.monotonic()
         updates, samples, self._waited_s = 0, 0, 0.0
         figures: list[NDArray[np.float64]] = []
@@ -123,6 +127,7 @@ class RemoteLearner:
 
     def state(self) -> dict[str, Any]:
         """All that a restored learner needs; see `Learner.state_dict`."""
+        self._gave_state = True
         return self._learner.state_dict()
 
     def set_shards(self, shards: Sequence[Any]) -> None:

@@ -1,0 +1,213 @@
+"""Which single wrong actions kill a policy, and where: exact, by the emulator's saved states.
+
+    python -m benchmarks.slips pretrained/1-1.pt
+    python -m benchmarks.slips RUN --starts 4 --json slips.json
+
+The greedy policy plays a stage once per start. From every step of that, each other action is tried once, and the greedy
+policy goes on from there: if it dies within `--ahead` steps, that action was fatal. With few hazards in a stage this
+tells more about a policy in a minute than thousands of episodes with random actions, and says where to look.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from actors.cores import has_saved_states, resolve_core
+from actors.environment import MarioEnvironment
+from actors.moments import Moment
+from benchmarks.options import at_least
+from common.errors import UserError
+from common.policy import Policy, load_policy
+from driver.measuring import find_policy
+from driver.protocol import Protocol, resolve_protocol
+
+_BATCH: Final = 32
+_LONGEST: Final = 2_000
+_PLACE_PIXELS: Final = 64
+_EPSILON: Final = 0.01
+
+
+class _Step(NamedTuple):
+    moment: Moment
+    action: int  # the greedy one
+
+
+@dataclass
+class _Trial:
+    """A wrong action's aftermath, which is being played."""
+
+    step: int
+    env: MarioEnvironment
+    state: NDArray[np.uint8]
+    steps: int = 1
+
+
+@dataclass(frozen=True)
+class Slips:
+    """One start.
+
+    Attributes:
+        steps: of the greedy episode.
+        clear: whether that one cleared the stage.
+        tried: wrong actions.
+        fatal: how many of them killed, by x of where they were made, in places of 64 pixels.
+        survival: the probability of no fatal action in an episode whose every action is random, drawn evenly, with
+            probability 0.01: of all actions at a step, fatal ones count as if the policy were back where it was after
+            any other. 0 if the greedy episode ends in a death.
+    """
+
+    steps: int
+    clear: bool
+    tried: int
+    fatal: dict[int, int]
+    survival: float
+
+
+class SlipSearch:
+    """Tries wrong actions on one policy.
+
+    Args:
+        policy: what plays.
+        protocol: how it is played, without random actions.
+        ahead: steps after which a wrong action counts as survived.
+    """
+
+    def __init__(self, policy: Policy, protocol: Protocol, ahead: int) -> None:
+        self._policy = policy
+        self._ahead = ahead
+        self._actions = policy.spec.num_actions
+        self._first, *self._free = [cast(MarioEnvironment, protocol.make_environment()) for _ in range(1 + _BATCH)]
+
+    def search(self, seed: int) -> Slips:
+        """Plays one start; the seed draws its no-op frames."""
+        steps, clear = self._greedy_episode(seed)
+        waiting = [(t, a) for t in range(len(steps)) for a in range(self._actions) if a != steps[t].action]
+        tried, fatal = len(waiting), Counter[int]()
+        waiting.reverse()
+        trials: list[_Trial] = []
+        while waiting or trials:
+            while self._free and waiting:
+                t, action = waiting.pop()
+                trial = self._begin(t, steps[t].moment, action, fatal)
+                trials += [] if trial is None else [trial]
+            trials = [trial for trial, action in self._with_actions(trials) if self._goes_on(trial, action, fatal)]
+        places = Counter[int]()
+        for t, count in fatal.items():
+            places[steps[t].moment.x_pos // _PLACE_PIXELS * _PLACE_PIXELS] += count
+        survival = float(np.prod([1 - _EPSILON * count / self._actions for count in fatal.values()])) if clear else 0.0
+        return Slips(len(steps), clear, tried, dict(sorted(places.items())), survival)
+
+    def close(self) -> None:
+        """Frees the emulators."""
+        for env in (self._first, *self._free):
+            env.close()
+
+    def _greedy_episode(self, seed: int) -> tuple[list[_Step], bool]:
+        state, info = self._first.reset(seed=seed)
+        steps: list[_Step] = []
+        over = False
+        while not over and len(steps) < _LONGEST:
+            action = self._greedy(state[None])[0]
+            steps.append(_Step(self._first.moment(), action))
+            state, _, terminated, truncated, info = self._first.step(action)
+            over = terminated or truncated
+        return steps, bool(info["clear"])
+
+    def _begin(self, t: int, moment: Moment, action: int, fatal: Counter[int]) -> _Trial | None:
+        env = self._free.pop()
+        env.reset(options={"moment": moment})
+        trial = _Trial(t, env, np.empty(0, np.uint8), steps=0)
+        return trial if self._goes_on(trial, action, fatal) else None
+
+    def _goes_on(self, trial: _Trial, action: int, fatal: Counter[int]) -> bool:
+        """Takes a step; frees the environment where that was the last."""
+        trial.state, _, terminated, truncated, info = trial.env.step(action)
+        trial.steps += 1
+        if terminated and not info["clear"]:
+            fatal[trial.step] += 1
+        over = terminated or truncated or trial.steps >= self._ahead
+        if over:
+            self._free.append(trial.env)
+        return not over
+
+    def _with_actions(self, trials: Sequence[_Trial]) -> list[tuple[_Trial, int]]:
+        if not trials:
+            return []
+        return list(zip(trials, self._greedy(np.stack([trial.state for trial in trials])), strict=True))
+
+    def _greedy(self, states: NDArray[np.uint8]) -> list[int]:
+        batch = np.zeros((_BATCH, *states.shape[1:]), np.uint8)  # as many rows each time, for the same last bits
+        batch[: len(states)] = states
+        actions: list[int] = self._policy.q_values(batch)[: len(states)].argmax(axis=1).tolist()
+        return actions
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 after a mistake of the user's."""
+    options = _parser().parse_args(argv)
+    torch.set_num_threads(1)
+    try:
+        results = _measure(options)
+    except UserError as error:
+        print(f"slips: error: {error}", file=sys.stderr)
+        return 2
+    print(summary(results))
+    if options.json is not None:
+        options.json.write_text(json.dumps([asdict(result) for result in results], indent=1) + "\n")
+    return 0
+
+
+def summary(results: Sequence[Slips]) -> str:
+    """A few lines for the terminal."""
+    tried, fatal = sum(each.tried for each in results), sum(sum(each.fatal.values()) for each in results)
+    places = sum((Counter(each.fatal) for each in results), Counter[int]())
+    survival = float(np.mean([each.survival for each in results]))
+    lines = [
+        f"{len(results)} starts, {sum(each.clear for each in results)} cleared without a wrong action",
+        f"{fatal} of {tried} wrong actions kill: {1000 * fatal / max(1, tried):.1f} of 1,000",
+        f"with random actions at a probability of {_EPSILON:g}, none of them fatal: {survival:.1%} of episodes",
+        "where, by x:",
+        *(f"  {place:5}  {count / len(results):.1f} per start" for place, count in sorted(places.items())),
+    ]
+    return "\n".join(lines)
+
+
+def _measure(options: argparse.Namespace) -> list[Slips]:
+    path, _ = find_policy(options.policy)
+    policy = load_policy(path)
+    given: dict[str, Any] = {} if options.stage is None else {"stages": (options.stage,)}
+    protocol = resolve_protocol(policy, given, epsilon=0.0, episodes=1, seed=0)
+    if protocol.is_grid or not has_saved_states(resolve_core(protocol.env.core)):
+        raise UserError("wrong actions are tried from saved states, which only Mario on the core fceumm has")
+    search = SlipSearch(policy, protocol, options.ahead)
+    try:
+        return [search.search(seed) for seed in range(options.starts)]
+    finally:
+        search.close()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.slips", description="Which wrong actions kill a policy."
+    )
+    add = parser.add_argument
+    add("policy", type=Path, metavar="RUN_OR_CHECKPOINT", help="as for evaluate.py")
+    add("--stage", help="default: that of training, the first of several")
+    add("--starts", type=at_least(1, int), default=2, metavar="N", help="greedy episodes; default: 2")
+    text = "steps after which a wrong action counts as survived; default: 60"
+    add("--ahead", type=at_least(1, int), default=60, metavar="N", help=text)
+    add("--json", type=Path, metavar="FILE", help="write the results there")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
