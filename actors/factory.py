@@ -75,6 +75,7 @@ def build_actor(
                 flag_reward=agent.flag_reward,
                 death_reward=agent.death_reward,
                 trail=share > 0,
+                practice_steps=actors.practice_steps,
             )
             for slot_seed in slot_seeds
         ],

@@ -11,7 +11,7 @@ from actors.moments import Moment, moment_of
 from common.config import EnvConfig
 from common.errors import UserError
 
-_AUTO_SHARE: Final = 0.5
+_AUTO_SHARE: Final = 0.75
 _DEATHS_SHARE: Final = 0.5  # of the saved starts
 # Of steps between a start and the death that it comes from, drawn evenly; 5 to 40 steps are 1/3 to 2 2/3 seconds.
 _CLOSEST_STEPS: Final = 5
@@ -20,6 +20,9 @@ _FARTHEST_STEPS: Final = 40
 _GREEDY_STEPS: Final = 8
 # A death sooner after an exploratory action is that action's if it was the only one in so many steps.
 _SINGLE_SLIP_STEPS: Final = 20
+_BEFORE_SLIP_SHARE: Final = 0.5
+# The choice that made that action fatal lies up to so many steps before it: a second and a third.
+_STEPS_BEFORE_SLIP: Final = 20
 # When the clock has run out it is too late to do better.
 _LEAST_TIME: Final = 10
 _KEPT_DEATHS: Final = 64
@@ -33,7 +36,9 @@ _Item = TypeVar("_Item")
 
 
 def resolve_saved_starts(share: float | Literal["auto"], env: EnvConfig) -> float:
-    """The share of episodes that a setting means: "auto" is a half where the emulator core has saved states, else none.
+    """The share of episodes that a setting means.
+
+    "auto" is three quarters where the emulator core has saved states, else none.
 
     Raises:
         UserError: a share above 0 where there are no saved states.
@@ -82,7 +87,8 @@ class Trail:
         """A moment to begin with, if the episode ended in a death that can be helped.
 
         That of a death which is the policy's own lies some steps before it. Where one exploratory action led to it, the
-        moment is the one after that action: a policy that is to survive accidents must learn to make the best of them.
+        moment is as often the one after that action, since a policy that is to survive accidents must learn to make the
+        best of them, as one some steps before it, since it must learn not to get where they are fatal.
         """
         known = len(self._moments)
         if info["clear"] or info["time"] < _LEAST_TIME:
@@ -90,7 +96,10 @@ class Trail:
         if self._greedy_steps >= _GREEDY_STEPS:
             return self._moments[-int(rng.integers(_CLOSEST_STEPS, known + 1))]
         single = self._greedy_steps_before + self._greedy_steps >= _SINGLE_SLIP_STEPS
-        return self._moments[-self._greedy_steps] if single and 0 < self._greedy_steps < known else None
+        if not (single and 0 < self._greedy_steps < known):
+            return None
+        back = int(rng.integers(1, _STEPS_BEFORE_SLIP + 1)) if rng.random() < _BEFORE_SLIP_SHARE else 0
+        return self._moments[-min(known, self._greedy_steps + back)]
 
 
 class SavedStarts:

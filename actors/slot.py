@@ -54,6 +54,7 @@ class Slot:
         flag_reward: added to the reward of a step that clears the stage; not part of an episode's return.
         death_reward: the same for a step that ends the episode otherwise.
         trail: whether the episode's last moments are remembered; only on emulator cores with saved states.
+        practice_steps: after which an episode that began at a saved moment is truncated; None: never.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Slot:
         flag_reward: float,
         death_reward: float,
         trail: bool,
+        practice_steps: int | None = None,
     ) -> None:
         self.env = env
         self.builder = builder
@@ -72,6 +74,8 @@ class Slot:
         self.first_update = 0
         self.info: dict[str, Any] = {}
         self._rng = rng
+        self._practice_steps = practice_steps
+        self._replays = False  # a saved state's choices
         self._end_rewards = {True: flag_reward, False: death_reward}  # by whether the stage is cleared
         self._beginning = _Beginning(0, "", None)
         self._choices: list[Choice] = []
@@ -99,6 +103,7 @@ class Slot:
         self._return += float(reward)
         self.info = info
         self._x_pos = max(self._x_pos, int(info["x_pos"]))
+        truncated = truncated or (not terminated and self._has_practised())
         ending: Ending | None = "terminated" if terminated else "truncated" if truncated else None
         self.builder.add(
             action=choice.action,
@@ -157,9 +162,17 @@ class Slot:
         moment = None if state["moment"] is None else moment_of(state["moment"])
         self.builder.clear()
         current = self._begin(_Beginning(int(state["seed"]), str(state["stage"]), moment))
+        self._replays = True
         for fields in state["choices"]:
             current = self.play(Choice(*fields)).state
+        self._replays = False
         return current
+
+    def _has_practised(self) -> bool:
+        """Whether it is time for another episode; a saved one may be longer than today's settings have it."""
+        if self._practice_steps is None or self._beginning.moment is None or self._replays:
+            return False
+        return len(self._choices) >= self._practice_steps
 
     def _begin(self, beginning: _Beginning) -> NDArray[np.uint8]:
         moment = beginning.moment

@@ -114,7 +114,10 @@ class ActorsConfig:
     (temporally extended epsilon-greedy exploration, Dabney et al., 2021, has 2); 0: one step each."""
     saved_starts: float | Literal["auto"] = "auto"
     """Share of episodes that begin within a stage, at states saved along it and before deaths (compare Salimans &
-    Chen, 2018); "auto": 0.5 on an emulator core that has saved states (FCEUmm), else 0."""
+    Chen, 2018); "auto": 0.75 on an emulator core that has saved states (FCEUmm), else 0."""
+    practice_steps: int | None = 64
+    """Agent steps after which an episode that began within a stage is truncated, so that more of them pass the places
+    they are meant for; none: they play on."""
     chunk_length: int = 80
     """Transitions per chunk that an actor pushes; fewer where an episode ends."""
     max_inserts_in_flight: int = 4
