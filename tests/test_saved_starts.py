@@ -128,11 +128,15 @@ def test_only_deaths_that_are_the_policys_own_give_starts(
     assert (starts.draw("1-1") is not None) == own_fault
 
 
-def test_where_one_exploratory_action_led_to_a_death_the_start_is_right_after_it(envs: list[MarioEnvironment]) -> None:
+def test_where_one_exploratory_action_led_to_a_death_starts_are_right_after_it_and_up_to_twenty_steps_before(
+    envs: list[MarioEnvironment],
+) -> None:
     trail = trail_of(envs[0], [False] * 20 + [True] + [False] * 4)
     rng = np.random.default_rng(0)
-    moments = [trail.before_death(dead(), rng) for _ in range(20)]
-    assert {moment.steps for moment in moments if moment is not None} == {21}
+    steps = Counter(moment.steps for _ in range(2_000) if (moment := trail.before_death(dead(), rng)) is not None)
+    assert set(steps) == set(range(1, 22))  # the action was that of step 20
+    assert steps[21] == pytest.approx(1_000, abs=100)
+    assert max(count for step, count in steps.items() if step < 21) < 100
     assert trail.before_death(dead(clear=True), rng) is None
     assert trail_of(envs[0], [False] * 20 + [True]).before_death(dead(), rng) is None
 
@@ -194,11 +198,20 @@ def test_parts_of_a_stage_are_drawn_evenly_however_often_they_were_visited(envs:
     assert max(parts.values()) < 1.4 * min(parts.values())
 
 
-def actor(writer: _Writer, *, share: float, flag_reward: float = 0.0, death_reward: float = 0.0) -> Actor:
+def actor(
+    writer: _Writer,
+    *,
+    share: float,
+    flag_reward: float = 0.0,
+    death_reward: float = 0.0,
+    practice_steps: int | None = None,
+) -> Actor:
     return build_actor(
         env=EnvConfig(core="fceumm", noop_max=0),
         agent=AgentConfig(n_step=3, reward_scale=1.0, flag_reward=flag_reward, death_reward=death_reward),
-        actors=ActorsConfig(envs_per_actor=1, epsilon=0.0, chunk_length=10, saved_starts=share),
+        actors=ActorsConfig(
+            envs_per_actor=1, epsilon=0.0, chunk_length=10, saved_starts=share, practice_steps=practice_steps
+        ),
         index=0,
         count=1,
         seed=1,
@@ -276,14 +289,14 @@ def test_without_a_share_every_episode_begins_at_the_start() -> None:
 @pytest.mark.parametrize(
     ("setting", "name", "core", "share"),
     [
-        ("auto", "mario", "fceumm", 0.5),
+        ("auto", "mario", "fceumm", 0.75),
         ("auto", "mario", "nes-py", 0.0),
         ("auto", "gridworld", "auto", 0.0),
         (0.2, "mario", "fceumm", 0.2),
         (0.0, "mario", "nes-py", 0.0),
     ],
 )
-def test_auto_means_a_half_where_the_core_saves_states(
+def test_auto_means_three_quarters_where_the_core_saves_states(
     setting: float | Literal["auto"], name: Any, core: Any, share: float
 ) -> None:
     assert resolve_saved_starts(setting, EnvConfig(name=name, core=core)) == share
@@ -296,3 +309,36 @@ def test_a_share_is_refused_where_nothing_can_be_saved(name: Any, core: Any, who
         UserError, match=rf"--actors.saved-starts 0.5: the .*{who}.* cannot save its state; take 0 or auto"
     ):
         make_plan(config, cpus=2, gpus=0, private=True)
+
+
+def test_practice_ends_after_so_many_steps_and_bootstraps_there() -> None:
+    writer = _Writer()
+    player = actor(writer, share=1.0, practice_steps=4)
+    run_right(player)
+    first, *others = episodes_of(player, 12)
+    assert not first.truncated
+    assert first.length > 4
+    assert all(episode.saved_start and episode.length <= 4 for episode in others)
+    cut = [episode for episode in others if episode.truncated]
+    assert cut
+    assert all(episode.length == 4 and not episode.clear for episode in cut)
+    ends = [float(chunk.discount_t[-1]) for chunk in writer.chunks]
+    assert sum(end > 0 for end in ends) >= len(cut)
+    player.close()
+
+
+def test_a_saved_episode_that_is_longer_than_practice_is_now_goes_on_to_its_end() -> None:
+    long = actor(_Writer(), share=1.0)
+    run_right(long)
+    episodes_of(long, 1)
+    while len(long.state_dict(whole=False)["slots"][0]["choices"]) < 6:
+        long.step()
+    state = long.state_dict(whole=True)
+    short = actor(_Writer(), share=1.0, practice_steps=4)
+    short.load_state_dict(state)
+    assert len(short.state_dict(whole=False)["slots"][0]["choices"]) == 6
+    (episode,) = episodes_of(short, 1)
+    assert episode.length == 7
+    assert episode.truncated
+    for player in (long, short):
+        player.close()
