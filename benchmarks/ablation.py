@@ -1,6 +1,6 @@
 """What each option buys: variants of the default preset, at equal budget, several seeds of each.
 
-    python -m benchmarks.ablation                        # every variant, seeds 1 to 3, ten minutes each: seven hours
+    python -m benchmarks.ablation                        # every variant, seeds 1 to 3, ten minutes each: eight hours
     python -m benchmarks.ablation --only default uniform-replay --minutes 10
 
 Runs that have a record under `docs/results/learning/ablation-VARIANT` are passed over, so that it goes on where it was
@@ -37,11 +37,22 @@ VARIANTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "no-quantiles": ("--agent.quantiles", "1"),
         "no-layer-norm": ("--agent.no-layer-norm",),
         "nature-network": ("--agent.network", "nature"),
-        "uncut-windows": ("--agent.no-watkins",),
+        "no-tree-backup": ("--agent.no-tree-backup",),
+        "uncut-windows": ("--agent.no-watkins", "--agent.no-tree-backup"),
+        "no-late-caution": ("--agent.target-epsilon-late", "None"),
+        "one-step-exploration": (
+            "--actors.exploration-zeta",
+            "0",
+            "--actors.epsilon",
+            "0.3",
+            "--actors.epsilon-alpha",
+            "2",
+        ),
+        "no-practice": ("--actors.practice-steps", "None", "--actors.saved-starts", "0.5"),
         "no-average": ("--learner.average-decay", "0"),
     }
 )
-"""Options of `launch.py` by variant; each changes one thing."""
+"""Options of `launch.py` by variant; each changes one thing, and what goes with it."""
 
 _WITHOUT_REPLAY: Final = ("--checkpoint.no-replay",)
 

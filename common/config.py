@@ -61,12 +61,12 @@ class AgentConfig:
     target_epsilon: float = 0.02
     """Random actions per step of the policy whose value the targets are, as in Expected Sarsa (van Seijen et al.,
     2009), so that it learns to keep away from places where one such action is fatal; 0: the greedy policy."""
-    target_epsilon_late: float | None = None
+    target_epsilon_late: float | None = 0.08
     """What `target_epsilon` becomes at update `target_epsilon_late_update`; it stays if not given. Much caution slows
     learning down while the way is not known, and makes a policy that knows it safer."""
     target_epsilon_late_update: int = 25_000
     """Updates before `target_epsilon_late` takes the place of `target_epsilon`."""
-    tree_backup: bool = False
+    tree_backup: bool = True
     """Whether n-step returns count `target_epsilon` at every state within them, by the actor's own Q-values, as Tree
     Backup does (Precup et al., 2000); else they count it at their last state, as often as there are steps."""
     dueling: bool = False
@@ -99,9 +99,9 @@ class ActorsConfig:
     """Arithmetic of all layers but the last; "auto" takes bfloat16 where the processor computes in it."""
     exploration: Literal["ladder", "schedule"] = "ladder"
     """Epsilon per environment by Ape-X's ladder, or one decaying schedule for all."""
-    epsilon: float = 0.3
+    epsilon: float = 0.2
     """Ladder: environment i of N explores with epsilon ** (1 + epsilon_alpha * i / (N - 1))."""
-    epsilon_alpha: float = 2.0
+    epsilon_alpha: float = 1.5
     """Ladder: its exponent."""
     epsilon_start: float = 1.0
     """Schedule: epsilon before the first update."""
@@ -109,7 +109,7 @@ class ActorsConfig:
     """Schedule: the floor."""
     epsilon_decay: float = 0.9999
     """Schedule: factor per learner update."""
-    exploration_zeta: float = 0.0
+    exploration_zeta: float = 2.0
     """Exploratory actions are held for n steps with a probability proportional to n ** -exploration_zeta, 16 at most
     (temporally extended epsilon-greedy exploration, Dabney et al., 2021, has 2); 0: one step each."""
     saved_starts: float | Literal["auto"] = "auto"

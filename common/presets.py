@@ -22,7 +22,9 @@ _TUTORIAL_ACTOR = ActorsConfig(
     envs_per_actor=1,
     precision="float32",
     exploration="schedule",
+    exploration_zeta=0.0,
     saved_starts=0.0,
+    practice_steps=None,
     chunk_length=1,
     max_inserts_in_flight=1,
     weights_poll_s=0.0,
@@ -34,6 +36,8 @@ _TUTORIAL_AGENT = AgentConfig(
     double=True,
     munchausen=0.0,
     target_epsilon=0.0,
+    target_epsilon_late=None,
+    tree_backup=False,
     quantiles=1,
     dueling=False,
     network="nature",
@@ -95,7 +99,9 @@ PRESETS: dict[str, Config] = {
     "peers": Config(
         env=EnvConfig(noop_max=0, show_buttons=False),
         agent=_TUTORIAL_AGENT,
-        actors=ActorsConfig(epsilon=0.4, epsilon_alpha=7.0, saved_starts=0.0),
+        actors=ActorsConfig(
+            epsilon=0.4, epsilon_alpha=7.0, exploration_zeta=0.0, saved_starts=0.0, practice_steps=None
+        ),
         replay=ReplayConfig(capacity=20_000, min_size=1_000, samples_per_insert=8.0),
         learner=LearnerConfig(
             batch_size=32, learning_rate=2.5e-4, learning_rate_final=None, average_decay=0.0, huber_delta=10.0
@@ -112,6 +118,8 @@ PRESETS: dict[str, Config] = {
             watkins=False,
             munchausen=0.0,
             target_epsilon=0.0,
+            target_epsilon_late=None,
+            tree_backup=False,
             quantiles=1,
             layer_norm=False,
             flag_reward=0.0,
@@ -123,6 +131,7 @@ PRESETS: dict[str, Config] = {
             precision="float32",
             epsilon=0.8,
             epsilon_alpha=3.0,
+            exploration_zeta=0.0,
             saved_starts=0.0,
             chunk_length=16,
             weights_poll_s=0.1,

@@ -55,7 +55,7 @@ def _actor(
             reward_scale=1.0,
             flag_reward=flag_reward,
             death_reward=death_reward,
-            **agent,
+            **{"tree_backup": False} | agent,
         ),
         actors=actors,
         index=index,

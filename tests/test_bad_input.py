@@ -90,6 +90,7 @@ OPTIONS = {
     "epsilon above one": ("--actors.epsilon 1.5", "--actors.epsilon 1.5"),
     "share above one": ("--actors.saved-starts 2", "--actors.saved-starts 2"),
     "average without end": ("--learner.average-decay 1", "--learner.average-decay 1"),
+    "tree backup over uncut windows": ("--agent.no-watkins", "--agent.no-watkins"),
     "exploring targets without discount": ("--agent.target-epsilon 0.1 --agent.gamma 1", "--agent.gamma 1"),
     "sticky for ever": ("--env.sticky-actions 1", "--env.sticky-actions 1"),
     "no episodes": ("--eval.episodes 0", "--eval.episodes 0"),

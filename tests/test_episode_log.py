@@ -162,7 +162,7 @@ def test_episodes_know_the_learners_updates_from_their_start_to_their_end() -> N
     run = SerialRun(
         Config(
             env=EnvConfig(name="gridworld", max_steps=9),
-            agent=AgentConfig(watkins=False),
+            agent=AgentConfig(watkins=False, tree_backup=False),
             actors=ActorsConfig(envs_per_actor=1, chunk_length=1, epsilon=1.0),
             replay=ReplayConfig(shards=1, capacity=1000, min_size=40, samples_per_insert=8),
             learner=LearnerConfig(batch_size=8, broadcast_period=1),
