@@ -354,7 +354,7 @@ def test_a_mistake_gets_one_line_status_2_and_no_run_directory(
 
 def test_a_policy_that_has_not_learned_anything_is_evaluated_in_the_end_alone(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    waiting = ["--replay.min-size", "90000", "--replay.capacity", "100000"]  # longer than the run
+    waiting = ["--replay.min-size", "900000", "--replay.capacity", "1000000"]  # longer than the run
     status, out, err = finish(start(run, *GRID, *waiting, "--max-minutes", "0.25"))
     assert (status, err) == (0, "")
     assert progress(run)[-1]["updates"] == 0

@@ -36,7 +36,7 @@ class Written:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     """A short run in which all kinds of things happen: episodes in every band, an evaluation, an actor's death."""
     run = tmp_path_factory.mktemp("metrics") / "run"
-    process = start(run, *GRID, "--actors.epsilon-alpha", "7")
+    process = start(run, *GRID, "--actors.epsilon", "0.3", "--actors.epsilon-alpha", "7")
     wait_for(lambda: any(line["updates"] for line in progress(run)), process)
     os.kill(next(pid for pid, title in descendants(process.pid).items() if "RemoteActor" in title), signal.SIGKILL)
     wait_for(lambda: progress(run)[-1]["restarts"] == 1 and (run / "best.pt").exists(), process)
