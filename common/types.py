@@ -56,7 +56,8 @@ class Chunk:
         first_state: position among the M frames of the first transition's newest frame.
         a_tm1: int32 [T].
         r_t: float32 [T], discounted sum of the window's rewards, scaled as the learner wants them.
-        discount_t: float32 [T], gamma**steps, or 0 where the episode terminated within the window.
+        discount_t: float32 [T], gamma**steps (with tree backup less: see `actors.n_step`), or 0 where the episode
+            terminated within the window.
         steps: uint8 [T], rewards in the window, 1 … n.
         priority: float32 [T], absolute TD error by the actor's own Q-values, before any exponent.
         weight_version: int32 [T], version of the weights that chose a_tm1.

@@ -33,7 +33,7 @@ class ReplayShard:
     |---|---|---|
     | a_tm1 | int32 | action |
     | r_t | float32 | n-step return |
-    | discount_t | float32 | gamma**steps, or 0 |
+    | discount_t | float32 | see `common.types.Chunk` |
     | steps | uint8 | from s_tm1 to s_t |
     | weight_version | int32 | of the weights that acted |
     | chunk | int64 | serial number in the frame store |
