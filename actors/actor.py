@@ -156,14 +156,14 @@ class Actor:
         q_values = self._q_values(self._states)  # [E, A]
         epsilons = self.exploration.values(self.updates)
         actions, explores = self._choose(q_values, epsilons)
-        backup_epsilon = self._backup_epsilon(self.updates)
+        mean_values, backup_epsilon = q_values.mean(axis=1), self._backup_epsilon(self.updates)
         finished = []
         for i, slot in enumerate(self._slots):
             choice = Choice(
                 action=int(actions[i]),
                 value=float(q_values[i].max()),
                 q_tm1=float(q_values[i, actions[i]]),
-                mean_value=float(q_values[i].mean()),
+                mean_value=float(mean_values[i]),
                 epsilon=backup_epsilon,
                 explores=bool(explores[i]),
                 weight_version=self.weight_version,

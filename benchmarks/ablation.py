@@ -1,6 +1,6 @@
 """What each option buys: variants of the default preset, at equal budget, several seeds of each.
 
-    python -m benchmarks.ablation                        # every variant, seeds 1 to 3, ten minutes each: eight hours
+    python -m benchmarks.ablation                        # every variant, seeds 1 to 3, ten minutes each: 8 1/2 hours
     python -m benchmarks.ablation --only default uniform-replay --minutes 10
 
 Runs that have a record under `docs/results/learning/ablation-VARIANT` are passed over, so that it goes on where it was

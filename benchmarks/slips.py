@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from actors.cores import has_saved_states, resolve_core
 from actors.environment import MarioEnvironment
 from actors.moments import Moment
-from benchmarks.options import at_least
+from benchmarks.options import at_least, result_file
 from common.errors import UserError
 from common.policy import Policy, load_policy
 from driver.measuring import find_policy
@@ -48,7 +48,7 @@ class _Trial:
     step: int
     env: MarioEnvironment
     state: NDArray[np.uint8]
-    steps: int = 1
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,8 @@ class Slips:
         clear: whether that one cleared the stage.
         tried: wrong actions.
         fatal: how many of them killed, by x of where they were made, in places of 64 pixels.
-        survival: the probability of no fatal action in an episode whose every action is random, drawn evenly, with
-            probability 0.01: of all actions at a step, fatal ones count as if the policy were back where it was after
-            any other. 0 if the greedy episode ends in a death.
+        survival: the probability of no fatal action in such an episode where each action is, with probability 0.01,
+            one drawn evenly, if all but the fatal ones changed nothing; 0 where the greedy episode is not a clear.
     """
 
     steps: int
@@ -125,7 +124,7 @@ class SlipSearch:
     def _begin(self, t: int, moment: Moment, action: int, fatal: Counter[int]) -> _Trial | None:
         env = self._free.pop()
         env.reset(options={"moment": moment})
-        trial = _Trial(t, env, np.empty(0, np.uint8), steps=0)
+        trial = _Trial(t, env, moment.state)
         return trial if self._goes_on(trial, action, fatal) else None
 
     def _goes_on(self, trial: _Trial, action: int, fatal: Counter[int]) -> bool:
@@ -205,7 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--starts", type=at_least(1, int), default=2, metavar="N", help="greedy episodes; default: 2")
     text = "steps after which a wrong action counts as survived; default: 60"
     add("--ahead", type=at_least(1, int), default=60, metavar="N", help=text)
-    add("--json", type=Path, metavar="FILE", help="write the results there")
+    add("--json", type=result_file, metavar="FILE", help="write the results there")
     return parser
 
 

@@ -327,7 +327,7 @@ def test_practice_ends_after_so_many_steps_and_bootstraps_there() -> None:
     player.close()
 
 
-def test_a_saved_episode_that_is_longer_than_practice_is_now_goes_on_to_its_end() -> None:
+def test_a_saved_episode_that_is_longer_than_practice_is_now_comes_back_whole_and_ends_with_its_next_step() -> None:
     long = actor(_Writer(), share=1.0)
     run_right(long)
     episodes_of(long, 1)
