@@ -18,6 +18,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from common.config import AgentConfig, LearnerConfig
 from common.networks import build_network, flatten
 from common.types import EnvironmentSpec
+from learner import remote
 from learner.feeder import FedBatch
 from learner.remote import LearnerReport, RemoteLearner
 from replay.remote import ShardHandle, start_shard
@@ -81,9 +82,9 @@ def learner(shard: ShardHandle) -> Iterator[Any]:
     ray.kill(handle)
 
 
-def start_learner(shard: ShardHandle, threads: int, **settings: Any) -> Any:
+def start_learner(shard: ShardHandle, threads: int, kind: type[RemoteLearner] = ThreadsSeen, **settings: Any) -> Any:
     decorate: Any = ray.remote
-    return decorate(num_cpus=0, max_restarts=0, concurrency_groups={"control": 1})(ThreadsSeen).remote(
+    return decorate(num_cpus=0, max_restarts=0, concurrency_groups={"control": 1})(kind).remote(
         spec=SPEC,
         agent=AgentConfig(),
         learner=LearnerConfig(batch_size=BATCH_SIZE, broadcast_period=2, **settings),
@@ -101,6 +102,32 @@ def test_it_trains_with_the_threads_it_was_given(shard: ShardHandle, threads: in
     handle = start_learner(shard, threads)
     run(handle, 3)
     assert ray.get(handle.threads_seen.remote(), timeout=30) == threads
+    ray.kill(handle)
+
+
+class MemoryGivenBack(RemoteLearner):
+    """Counts how often it gave memory back."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._times = 0
+        vars(remote)["give_back_memory"] = self._count  # in its own process
+
+    def times(self) -> int:
+        return self._times
+
+    def _count(self) -> None:
+        self._times += 1
+
+
+def test_the_memory_of_its_states_copy_is_given_back_once(shard: ShardHandle) -> None:
+    handle = start_learner(shard, threads=1, kind=MemoryGivenBack)
+    run(handle, 1)
+    assert ray.get(handle.times.remote(), timeout=30) == 0
+    ray.get(handle.state.remote(), timeout=30)
+    for _ in range(2):
+        run(handle, 1)
+        assert ray.get(handle.times.remote(), timeout=30) == 1
     ray.kill(handle)
 
 
