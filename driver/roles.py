@@ -19,9 +19,12 @@ from replay.remote_writer import RemoteReplayWriter
 
 
 def _process(role: type, **options: Any) -> Any:
-    """A Ray actor class, which Ray itself never restarts: the driver decides what follows a death."""
+    """A Ray actor class, which Ray itself never restarts: the driver decides what follows a death.
+
+    Nor does Ray's server keep a record of its calls, which would be megabytes a minute, on any cluster.
+    """
     decorate: Any = ray.remote
-    return decorate(max_restarts=0, **options)(role)
+    return decorate(max_restarts=0, enable_task_events=False, **options)(role)
 
 
 def _writer(shards: list[Any], actors: ActorsConfig) -> RemoteReplayWriter:

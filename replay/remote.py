@@ -128,9 +128,9 @@ def start_shard(
         options: further Ray actor options, such as `scheduling_strategy`.
     """
     actor_class = ray.remote(concurrency_groups={"health": 1, "snapshot": 1})(RemoteReplayShard)  # type: ignore[call-overload]
-    shard: ShardHandle = actor_class.options(num_cpus=0, max_restarts=0, **options).remote(
-        capacity, spec, priority_exponent, limiter, seed, incarnation
-    )
+    # Ray's server is to keep no record of its calls, which would be megabytes a minute.
+    silent = actor_class.options(num_cpus=0, max_restarts=0, enable_task_events=False, **options)
+    shard: ShardHandle = silent.remote(capacity, spec, priority_exponent, limiter, seed, incarnation)
     return shard
 
 

@@ -18,13 +18,24 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.chaos_report import Kill, Progress, Report, fallen, lost_updates, recovery, speed_before
+from tests.chaos_report import (
+    Interval,
+    Kill,
+    Progress,
+    Report,
+    fallen,
+    like_with_like,
+    lost_updates,
+    recovery,
+    speed_before,
+)
 from tests.launching import ROOT, descendants, memory_parts_mib, progress
 from tests.traces import Traces
 
@@ -303,10 +314,10 @@ def _report(run: Path, terminal: Path, chaos: Chaos, status: int) -> Report:
     settings = yaml.safe_load((run / "config.yaml").read_text())
     told = terminal.read_text(), (run / "mario.log").read_text()
     usual = statistics.median(line["updates_per_s"] for line in lines)
-    evaluations = run / "evaluations.jsonl"
+    evaluations = _evaluations(run)
     memory = _once_full(chaos.memory, lines, settings)
     return Report(
-        kills=chaos.kills,
+        kills=[replace(kill, like_with_like_s=like_with_like(lines, kill.time_s, evaluations)) for kill in chaos.kills],
         restarts=last["restarts"],
         told_on_terminal=told[0].count("; a new one takes its place"),
         told_in_log=told[1].count("; a new one takes its place"),
@@ -329,9 +340,16 @@ def _report(run: Path, terminal: Path, chaos: Chaos, status: int) -> Report:
         env_steps=last["env_steps"],
         updates=last["updates"],
         episodes=last["episodes"],
-        evaluations=len(evaluations.read_text().splitlines()) if evaluations.exists() else 0,
+        evaluations=len(evaluations),
         exit_status=status,
     )
+
+
+def _evaluations(run: Path) -> list[Interval]:
+    """When they ran; one that a death cut short left nothing."""
+    file = run / "evaluations.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return [(line["time_s"] - line["seconds"], line["time_s"]) for line in lines]
 
 
 def _restarts_on_curves(run: Path) -> int:

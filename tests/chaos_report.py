@@ -8,6 +8,7 @@ from typing import Any, Final
 
 WINDOW_S: Final = 10.0
 BASELINE_S: Final = 60.0
+_WINDOWS: Final = 12  # of ten seconds, one of which begins every five: those of a minute
 BACK: Final = 0.9  # of the speed before
 MEDIAN_RECOVERY_S: Final = 15.0
 LONGEST_RECOVERY_S: Final = 45.0
@@ -16,6 +17,8 @@ SAMPLES_PER_INSERT_TOLERANCE: Final = 0.1
 SLOWED: Final = 0.8  # a run that is slower in the end than this share of its beginning has suffered
 
 Progress = Sequence[dict[str, Any]]
+Interval = tuple[float, float]
+"""The run's seconds at which something began and ended."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,15 @@ class Kill:
         before: env steps per second before.
         recovery_s: until the start of the first window of ten seconds with 90 % of that, which the next one has too;
             None: never.
+        like_with_like_s: the same, where windows beside an evaluation are compared with those beside an earlier one,
+            and the others with others: on few cores an evaluation takes more than a tenth of the speed itself.
     """
 
     what: str
     time_s: float
     before: float
     recovery_s: float | None
+    like_with_like_s: float | None = None
 
 
 @dataclass
@@ -112,6 +118,7 @@ class Report:
         return {
             **asdict(self),
             **_recovery_times(self.kills),
+            **_like_with_like_times(self.kills),
             "by_kind": {kind: _recovery_times([k for k in self.kills if k.what == kind]) for kind in kinds},
             "memory_thirds_mib": self.memory_thirds_mib,
             "misses": self.misses(),
@@ -124,6 +131,14 @@ def _recovery_times(kills: Sequence[Kill]) -> dict[str, Any]:
         "killed": len(kills),
         "median_recovery_s": statistics.median(known) if known else None,
         "longest_recovery_s": max(known, default=None),
+    }
+
+
+def _like_with_like_times(kills: Sequence[Kill]) -> dict[str, Any]:
+    known = [kill.like_with_like_s for kill in kills if kill.like_with_like_s is not None]
+    return {
+        "median_like_with_like_s": statistics.median(known) if known else None,
+        "longest_like_with_like_s": max(known, default=None),
     }
 
 
@@ -152,7 +167,31 @@ def recovery(progress: Progress, time_s: float, before: float) -> float | None:
     The next window, five seconds later, must have it as well: after a learner's death actors play on for a moment.
     """
     after = [(start, rate >= BACK * before) for start, _, rate in windows(progress) if start >= time_s]
-    starts = (start for (start, good), (_, lasts) in itertools.pairwise(after) if good and lasts)
+    return _first_that_lasts(after, time_s)
+
+
+def like_with_like(progress: Progress, time_s: float, evaluations: Sequence[Interval]) -> float | None:
+    """As `recovery`, with a speed of its own for windows that meet an evaluation; None: not within the progress.
+
+    Both speeds are medians of the last minute's worth of such windows before the kill; without any beside an evaluation
+    the one speed holds for all.
+    """
+    found = [(start, end, rate, _meets(start, end, evaluations)) for start, end, rate in windows(progress)]
+    usual = {}
+    for beside in (False, True):
+        rates = [rate for _, end, rate, meets in found if end <= time_s and meets is beside]
+        usual[beside] = statistics.median(rates[-_WINDOWS:]) if rates else 0.0
+    speeds = {False: usual[False] or usual[True], True: usual[True] or usual[False]}
+    after = [(start, rate >= BACK * speeds[beside]) for start, _, rate, beside in found if start >= time_s]
+    return _first_that_lasts(after, time_s)
+
+
+def _meets(start: float, end: float, intervals: Sequence[Interval]) -> bool:
+    return any(first < end and start < last for first, last in intervals)
+
+
+def _first_that_lasts(windows: Sequence[tuple[float, bool]], time_s: float) -> float | None:
+    starts = (start for (start, good), (_, lasts) in itertools.pairwise(windows) if good and lasts)
     start = next(starts, None)
     return None if start is None else start - time_s
 

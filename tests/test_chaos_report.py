@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos_report import Kill, Report, fallen, lost_updates, recovery, speed_before
+from tests.chaos_report import Kill, Report, fallen, like_with_like, lost_updates, recovery, speed_before
 
 GOOD = Report(
     kills=[Kill("actor", 100.0, 50.0, 4.0), Kill("node", 150.0, 50.0, 20.0), Kill("learner", 200.0, 50.0, 9.0)],
@@ -55,6 +55,17 @@ def test_a_window_before_a_stall_is_no_recovery() -> None:
 
 def test_a_window_that_began_before_the_kill_does_not_count() -> None:
     assert recovery(lines([100] * 8), 33.0, 100.0) is None
+
+
+def test_windows_beside_an_evaluation_are_compared_with_those_beside_an_earlier_one() -> None:
+    progress = lines([100] * 12 + [70] * 6 + [100] * 12 + [100, 20, 70, 70, 70, 70, 70, 70, 100, 100, 100, 100])
+    evaluations = [(60.0, 90.0), (152.0, 190.0)]
+    assert recovery(progress, 151.0, 100.0) == pytest.approx(190.0 - 151.0)
+    assert like_with_like(progress, 151.0, evaluations) == pytest.approx(160.0 - 151.0)
+    # Without an evaluation the same fall is one.
+    assert like_with_like(progress, 151.0, [(60.0, 90.0)]) == pytest.approx(190.0 - 151.0)
+    assert like_with_like(progress, 151.0, []) == pytest.approx(190.0 - 151.0)
+    assert like_with_like(progress[:34], 151.0, evaluations) is None
 
 
 def test_counters_that_fall_are_found() -> None:
