@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,13 +122,11 @@ def process_of(role: str, process: "subprocess.Popen[str]") -> int:
     return processes_of(role, process)[0]
 
 
-def memory_mib(pids: Iterable[int]) -> float:
-    """Proportional set size of processes, as far as they live, without pages of files, which nobody has to himself."""
-    return sum(sum(memory_parts_mib(pid)) for pid in pids)
-
-
 def memory_parts_mib(pid: int) -> tuple[float, float]:
-    """A process's own memory and its part of shared memory, which is Ray's object store; nothing if it is gone."""
+    """MiB that a process has to itself, and its part of shared memory, which is Ray's object store; none if it is gone.
+
+    Proportional set sizes, without pages of files, which nobody has to himself.
+    """
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:

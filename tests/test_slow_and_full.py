@@ -16,7 +16,7 @@ from tests.launching import (
     SMALL,
     descendants,
     finish,
-    memory_mib,
+    memory_parts_mib,
     process_of,
     processes_of,
     progress,
@@ -33,6 +33,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 Memory = dict[tuple[int, str], float]  # MiB, by process and title
+OBJECT_STORE = (0, "object store")
 
 
 class Watched:
@@ -57,9 +58,12 @@ class Watched:
         return progress(self.run)[-1]
 
     def memory(self) -> Memory:
+        """Each process's own, and Ray's object store once: a process's part of that depends on who looks at it too."""
         titles = {self.process.pid: "driver", **descendants(self.process.pid)}
+        parts = {pid: memory_parts_mib(pid) for pid in titles}
         # Ray adds the method that runs, after a point.
-        return {(pid, title[:60].partition(".")[0]): memory_mib([pid]) for pid, title in titles.items()}
+        own = {(pid, title[:60].partition(".")[0]): parts[pid][0] for pid, title in titles.items()}
+        return {**own, OBJECT_STORE: sum(shared for _, shared in parts.values())}
 
     def watch(self, seconds: float) -> tuple[list[Memory], list[dict[str, Any]]]:
         """Memory every two seconds, and the lines of progress meanwhile."""
@@ -116,6 +120,7 @@ def flat(memory: list[Memory]) -> None:
     print({f"{title} {pid}": round(size, 1) for (pid, title), size in grown.items() if size > 0.5})
     ours = {process: size for process, size in grown.items() if process[1].startswith(("ray::Remote", "driver"))}
     assert len(ours) == 7  # driver, learner, two actors, two shards, evaluator
+    assert grown[OBJECT_STORE] < 2
     assert max(ours.values()) < 2
     assert max(totals) - totals[0] < 0.02 * totals[0]
 
