@@ -18,20 +18,22 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from common.config import Config
+from driver.options import load_config
+from driver.plan import error_buffer
 from tests.chaos_report import (
     Interval,
     Kill,
     Progress,
     Report,
     fallen,
-    like_with_like,
+    largest_burst,
     lost_updates,
     recovery,
     speed_before,
@@ -52,17 +54,20 @@ _KINDS: Final = {
     "Ray's daemons": "raylet/raylet",
     "spare workers": "ray::IDLE",
 }
+_RESTARTS: Final = "system/restarts/"
 _TWO_AT_ONCE: Final = 0.15  # of the kills
 _CHANCES: Final = {"actor": 8, "replay shard": 4, "learner": 3, "evaluator": 1, "node": 4}
 _CHECKPOINT_S: Final = 20.0
 _WRITING_S: Final = 10.0  # for a checkpoint of the default run
 _ENDING_S: Final = 10.0
+_REPORTS_S: Final = 2.0  # between reports of steps and of samples, at most
 _RESUMED_S: Final = 30.0  # that the run goes on for in the end
 _HEAD_CPUS, _NODE_CPUS, _NODES = 3, 1, 2
 _STORE_BYTES: Final = 200 * 2**20
 _WARM_UP_S: Final = 75.0
 _NODE_BACK_S: Final = 5.0
 _LONGEST_WAIT_S: Final = 90.0
+_LONGEST_SILENCE_S: Final = 180.0  # an evaluation's interval and some
 _POLL_S: Final = 1.0
 _FULL: Final = 0.9  # of the replay's capacity: before that, memory grows as it must
 
@@ -126,6 +131,7 @@ class Chaos:
         self._nodes = nodes
         self._rng = rng
         self._traces = traces
+        self._killed: set[int] = set()
         self.kills: list[Kill] = []
         self.memory: list[Memory] = []
 
@@ -148,6 +154,7 @@ class Chaos:
             took = self._wait_for_recovery(time_s, before)
             self.kills.append(Kill(what, time_s, before, took))
             print(f"{time_s:7.0f} s  {what:12}  {before:6.0f} steps/s before, back after {took} s", flush=True)
+        self._wait_until_told()
 
     @property
     def lines(self) -> Progress:
@@ -176,15 +183,24 @@ class Chaos:
             self._watch(_NODE_BACK_S)
             self._nodes.add_one()
             return
-        while not (pids := _processes(_TITLES[what])):
+        while not (pids := set(_processes(_TITLES[what])) - self._killed):
             self._watch(_POLL_S)
-        os.kill(self._rng.choice(sorted(pids)), signal.SIGKILL)
+        pid = self._rng.choice(sorted(pids))
+        self._killed.add(pid)
+        os.kill(pid, signal.SIGKILL)
 
     def _wait_for_recovery(self, time_s: float, before: float) -> float | None:
         deadline = time.monotonic() + _LONGEST_WAIT_S
-        while (took := recovery(self.lines, time_s, before)) is None and time.monotonic() < deadline:
+        actors = max(line["actors_alive"] for line in self.lines)
+        while (took := recovery(self.lines, time_s, before, actors)) is None and time.monotonic() < deadline:
             self._watch(_POLL_S)
         return took
+
+    def _wait_until_told(self) -> None:
+        """An evaluator's death is noticed when it is to play again."""
+        deadline = time.monotonic() + _LONGEST_SILENCE_S
+        while self.lines[-1]["restarts"] < len(self._killed) and time.monotonic() < deadline:
+            self._watch(_POLL_S)
 
     def _watch(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -271,6 +287,7 @@ def _rage(
     report.left_behind += [f"process {pid}" for title in _TITLES.values() for pid in _still_there(title)]
     report.left_behind += map(str, sorted((run / "checkpoints").glob(".*")))
     report.resumed = _resume(run, more, environment)
+    report.largest_burst = largest_burst(progress(run), report.samples_per_insert_setting)
     return report
 
 
@@ -314,10 +331,9 @@ def _report(run: Path, terminal: Path, chaos: Chaos, status: int) -> Report:
     settings = yaml.safe_load((run / "config.yaml").read_text())
     told = terminal.read_text(), (run / "mario.log").read_text()
     usual = statistics.median(line["updates_per_s"] for line in lines)
-    evaluations = _evaluations(run)
     memory = _once_full(chaos.memory, lines, settings)
     return Report(
-        kills=[replace(kill, like_with_like_s=like_with_like(lines, kill.time_s, evaluations)) for kill in chaos.kills],
+        kills=chaos.kills,
         restarts=last["restarts"],
         told_on_terminal=told[0].count("; a new one takes its place"),
         told_in_log=told[1].count("; a new one takes its place"),
@@ -340,24 +356,31 @@ def _report(run: Path, terminal: Path, chaos: Chaos, status: int) -> Report:
         env_steps=last["env_steps"],
         updates=last["updates"],
         episodes=last["episodes"],
-        evaluations=len(evaluations),
+        evaluations=_evaluations(run),
+        burst_allowed=_burst_allowed(load_config(run / "config.yaml"), lines),
         exit_status=status,
     )
 
 
+def _burst_allowed(config: Config, lines: Progress) -> float:
+    """From one end of the limiters' buffers to the other, and what is sampled until both sides have reported."""
+    samples_per_s = float(statistics.median(line["samples_per_s"] for line in lines))
+    return 2 * config.replay.shards * error_buffer(config) + _REPORTS_S * samples_per_s
+
+
 def _evaluations(run: Path) -> list[Interval]:
-    """When they ran; one that a death cut short left nothing."""
+    """When each began and ended, about; one that a death cut short left nothing."""
     file = run / "evaluations.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     return [(line["time_s"] - line["seconds"], line["time_s"]) for line in lines]
 
 
-def _restarts_on_curves(run: Path) -> int:
-    """The last points of system/restarts/*, together."""
+def _restarts_on_curves(run: Path) -> dict[str, int]:
+    """The last points of system/restarts/*."""
     events = EventAccumulator(str(run), size_guidance={"scalars": 0})
     events.Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("system/restarts/")]
-    return sum(int(events.Scalars(tag)[-1].value) for tag in tags)
+    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith(_RESTARTS)]
+    return {tag.removeprefix(_RESTARTS): int(events.Scalars(tag)[-1].value) for tag in tags}
 
 
 def _once_full(memory: list[Memory], lines: Progress, settings: Any) -> list[Memory]:

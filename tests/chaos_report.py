@@ -8,7 +8,7 @@ from typing import Any, Final
 
 WINDOW_S: Final = 10.0
 BASELINE_S: Final = 60.0
-_WINDOWS: Final = 12  # of ten seconds, one of which begins every five: those of a minute
+BURST_S: Final = 30.0
 BACK: Final = 0.9  # of the speed before
 MEDIAN_RECOVERY_S: Final = 15.0
 LONGEST_RECOVERY_S: Final = 45.0
@@ -29,17 +29,14 @@ class Kill:
         what: "actor", "replay shard", "learner", "evaluator" or "node"; "… and …" where two were killed at once.
         time_s: of the run.
         before: env steps per second before.
-        recovery_s: until the start of the first window of ten seconds with 90 % of that, which the next one has too;
-            None: never.
-        like_with_like_s: the same, where windows beside an evaluation are compared with those beside an earlier one,
-            and the others with others: on few cores an evaluation takes more than a tenth of the speed itself.
+        recovery_s: until the start of the first window of ten seconds with 90 % of that, and with as many actors as
+            before, which the next one has too; None: never.
     """
 
     what: str
     time_s: float
     before: float
     recovery_s: float | None
-    like_with_like_s: float | None = None
 
 
 @dataclass
@@ -50,7 +47,7 @@ class Report:
     restarts: int
     told_on_terminal: int
     told_in_log: int
-    told_on_curves: int  # by system/restarts/* of TensorBoard's file
+    told_on_curves: dict[str, int]  # by system/restarts/* of TensorBoard's file
     began_without_contents: int  # shards and learners that had to, though there was a checkpoint
     samples_per_insert: float
     samples_per_insert_setting: float
@@ -63,12 +60,20 @@ class Report:
     env_steps: int
     updates: int
     episodes: int
-    evaluations: int
+    evaluations: list[Interval]  # of those that came to their end
+    burst_allowed: float  # samples, by the limiters' buffers and by how late both sides are reported
     speed_first: float  # env steps per second before the first kill
     speed_last: float  # and before the last one
+    largest_burst: float = 0.0  # samples beyond what the env steps of any half a minute stand for, resumed run included
     left_behind: list[str] = field(default_factory=list)
     exit_status: int = 0
     resumed: str = ""  # why the run could not go on afterwards; empty if it could
+
+    @property
+    def victims(self) -> dict[str, int]:
+        """Processes that were killed, by role, apart from those that went with their node."""
+        names = [name for kill in self.kills for name in kill.what.split(" and ") if name != "node"]
+        return {name.replace(" ", "_"): names.count(name) for name in names}
 
     @property
     def memory_thirds_mib(self) -> tuple[float, float]:
@@ -82,6 +87,8 @@ class Report:
         known = [time for time in times if time is not None]
         tolerance = SAMPLES_PER_INSERT_TOLERANCE * self.samples_per_insert_setting
         first, last = self.memory_thirds_mib
+        untold = [kind for kind, number in self.victims.items() if self.told_on_curves.get(kind, 0) < number]
+        told_on_curves = sum(self.told_on_curves.values())
         off = abs(self.samples_per_insert - self.samples_per_insert_setting)
         checks = [
             (None in times, f"{times.count(None)} kills were never recovered from"),
@@ -97,10 +104,14 @@ class Report:
             (bool(self.fallen_counters), f"counters fell: {', '.join(self.fallen_counters)}"),
             (off > tolerance, f"samples per insert are {self.samples_per_insert}"),
             (last > MEMORY_GROWTH * first, f"memory grew from {first:.0f} to {last:.0f} MiB"),
-            (self.restarts < len(self.kills), f"{self.restarts} restarts for {len(self.kills)} kills"),
+            (bool(untold), f"fewer restarts than kills of: {', '.join(untold)}"),
             (self.told_on_terminal != self.restarts, f"{self.told_on_terminal} of {self.restarts} on the terminal"),
             (self.told_in_log != self.restarts, f"{self.told_in_log} of {self.restarts} in the log"),
-            (self.told_on_curves != self.restarts, f"{self.told_on_curves} of {self.restarts} on the curves"),
+            (told_on_curves != self.restarts, f"{told_on_curves} of {self.restarts} on the curves"),
+            (
+                self.largest_burst > self.burst_allowed,
+                f"{self.largest_burst:.0f} samples too many at once, where {self.burst_allowed:.0f} may be",
+            ),
             (self.began_without_contents > 0, f"{self.began_without_contents} processes began without what was saved"),
             (
                 self.speed_last < SLOWED * self.speed_first,
@@ -118,11 +129,19 @@ class Report:
         return {
             **asdict(self),
             **_recovery_times(self.kills),
-            **_like_with_like_times(self.kills),
             "by_kind": {kind: _recovery_times([k for k in self.kills if k.what == kind]) for kind in kinds},
             "memory_thirds_mib": self.memory_thirds_mib,
+            "memory_mib_per_hour_by_kind": {kind: _slope(each) for kind, each in self.memory_mib_by_kind.items()},
+            "victims": self.victims,
             "misses": self.misses(),
         }
+
+
+def _slope(minutes: Sequence[float]) -> float | None:
+    """Of the line through the minutes' values, per hour; None for less than two."""
+    if len(minutes) < 2:
+        return None
+    return round(60 * statistics.linear_regression(range(len(minutes)), minutes).slope, 1)
 
 
 def _recovery_times(kills: Sequence[Kill]) -> dict[str, Any]:
@@ -131,14 +150,6 @@ def _recovery_times(kills: Sequence[Kill]) -> dict[str, Any]:
         "killed": len(kills),
         "median_recovery_s": statistics.median(known) if known else None,
         "longest_recovery_s": max(known, default=None),
-    }
-
-
-def _like_with_like_times(kills: Sequence[Kill]) -> dict[str, Any]:
-    known = [kill.like_with_like_s for kill in kills if kill.like_with_like_s is not None]
-    return {
-        "median_like_with_like_s": statistics.median(known) if known else None,
-        "longest_like_with_like_s": max(known, default=None),
     }
 
 
@@ -161,39 +172,33 @@ def speed_before(progress: Progress, time_s: float) -> float:
     return statistics.median(rates) if rates else 0.0
 
 
-def recovery(progress: Progress, time_s: float, before: float) -> float | None:
-    """Seconds from a kill to the start of the first window after it with 90 % of the speed before; None: not yet.
+def recovery(progress: Progress, time_s: float, before: float, actors: int) -> float | None:
+    """Seconds from a kill to the start of the first window after it that is as good as before; None: not yet.
 
-    The next window, five seconds later, must have it as well: after a learner's death actors play on for a moment.
+    That is, with 90 % of the speed and all actors at its end. The next window, five seconds later, must have both as
+    well: after a learner's death actors play on for a moment.
     """
-    after = [(start, rate >= BACK * before) for start, _, rate in windows(progress) if start >= time_s]
-    return _first_that_lasts(after, time_s)
-
-
-def like_with_like(progress: Progress, time_s: float, evaluations: Sequence[Interval]) -> float | None:
-    """As `recovery`, with a speed of its own for windows that meet an evaluation; None: not within the progress.
-
-    Both speeds are medians of the last minute's worth of such windows before the kill; without any beside an evaluation
-    the one speed holds for all.
-    """
-    found = [(start, end, rate, _meets(start, end, evaluations)) for start, end, rate in windows(progress)]
-    usual = {}
-    for beside in (False, True):
-        rates = [rate for _, end, rate, meets in found if end <= time_s and meets is beside]
-        usual[beside] = statistics.median(rates[-_WINDOWS:]) if rates else 0.0
-    speeds = {False: usual[False] or usual[True], True: usual[True] or usual[False]}
-    after = [(start, rate >= BACK * speeds[beside]) for start, _, rate, beside in found if start >= time_s]
-    return _first_that_lasts(after, time_s)
-
-
-def _meets(start: float, end: float, intervals: Sequence[Interval]) -> bool:
-    return any(first < end and start < last for first, last in intervals)
-
-
-def _first_that_lasts(windows: Sequence[tuple[float, bool]], time_s: float) -> float | None:
-    starts = (start for (start, good), (_, lasts) in itertools.pairwise(windows) if good and lasts)
+    alive = {line["time_s"]: line["actors_alive"] for line in progress}
+    after = [
+        (start, rate >= BACK * before and alive[end] >= actors)
+        for start, end, rate in windows(progress)
+        if start >= time_s
+    ]
+    starts = (start for (start, good), (_, lasts) in itertools.pairwise(after) if good and lasts)
     start = next(starts, None)
     return None if start is None else start - time_s
+
+
+def largest_burst(progress: Progress, samples_per_insert: float) -> float:
+    """The most samples, within half a minute, beyond those that its env steps stand for."""
+    ahead = [(line["time_s"], line["samples"] - samples_per_insert * line["env_steps"]) for line in progress]
+    bursts = [
+        later - earlier
+        for i, (start, earlier) in enumerate(ahead)
+        for time_s, later in ahead[i + 1 :]
+        if time_s - start <= BURST_S
+    ]
+    return max(bursts, default=0.0)
 
 
 def fallen(progress: Progress, names: Sequence[str]) -> list[str]:

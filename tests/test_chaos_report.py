@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from tests.chaos_report import Kill, Report, fallen, like_with_like, lost_updates, recovery, speed_before
+from tests.chaos_report import Kill, Report, fallen, largest_burst, lost_updates, recovery, speed_before
 
+ACTORS = 4
 GOOD = Report(
     kills=[Kill("actor", 100.0, 50.0, 4.0), Kill("node", 150.0, 50.0, 20.0), Kill("learner", 200.0, 50.0, 9.0)],
     restarts=5,
     told_on_terminal=5,
     told_in_log=5,
-    told_on_curves=5,
+    told_on_curves={"actor": 3, "learner": 1, "evaluator": 1},
     began_without_contents=0,
     speed_first=300.0,
     speed_last=290.0,
@@ -28,44 +29,51 @@ GOOD = Report(
     env_steps=50_000,
     updates=3_000,
     episodes=100,
-    evaluations=1,
+    evaluations=[(60.0, 90.0)],
+    burst_allowed=7_000.0,
 )
 
 
 def lines(rates: Sequence[float]) -> list[dict[str, Any]]:
     """Progress every five seconds at so many env steps per second."""
-    steps, made = 0.0, [{"time_s": 0.0, "env_steps": 0.0, "updates": 0, "episodes": 0}]
+    steps, made = 0.0, [{"time_s": 0.0, "env_steps": 0.0, "actors_alive": ACTORS}]
     for i, rate in enumerate(rates, 1):
         steps += 5 * rate
-        made.append({"time_s": 5.0 * i, "env_steps": steps, "updates": i, "episodes": i})
+        made.append({"time_s": 5.0 * i, "env_steps": steps, "actors_alive": ACTORS})
     return made
 
 
 def test_a_recovery_is_the_start_of_the_first_window_with_nine_tenths_of_the_speed() -> None:
     progress = lines([100] * 12 + [100, 0, 20, 85, 95, 100, 100])  # killed within the thirteenth line's time
     assert speed_before(progress, 62.0) == 100
-    assert recovery(progress, 62.0, 100.0) == pytest.approx(75.0 - 62.0)  # 85 and 95 make 90
-    assert recovery(progress[:18], 62.0, 100.0) is None
+    assert recovery(progress, 62.0, 100.0, ACTORS) == pytest.approx(75.0 - 62.0)  # 85 and 95 make 90
+    assert recovery(progress[:18], 62.0, 100.0, ACTORS) is None
 
 
 def test_a_window_before_a_stall_is_no_recovery() -> None:
     progress = lines([100] * 13 + [100, 100, 0, 0, 0, 95, 95, 95])
-    assert recovery(progress, 62.0, 100.0) == pytest.approx(90.0 - 62.0)
+    assert recovery(progress, 62.0, 100.0, ACTORS) == pytest.approx(90.0 - 62.0)
 
 
 def test_a_window_that_began_before_the_kill_does_not_count() -> None:
-    assert recovery(lines([100] * 8), 33.0, 100.0) is None
+    assert recovery(lines([100] * 8), 33.0, 100.0, ACTORS) is None
 
 
-def test_windows_beside_an_evaluation_are_compared_with_those_beside_an_earlier_one() -> None:
-    progress = lines([100] * 12 + [70] * 6 + [100] * 12 + [100, 20, 70, 70, 70, 70, 70, 70, 100, 100, 100, 100])
-    evaluations = [(60.0, 90.0), (152.0, 190.0)]
-    assert recovery(progress, 151.0, 100.0) == pytest.approx(190.0 - 151.0)
-    assert like_with_like(progress, 151.0, evaluations) == pytest.approx(160.0 - 151.0)
-    # Without an evaluation the same fall is one.
-    assert like_with_like(progress, 151.0, [(60.0, 90.0)]) == pytest.approx(190.0 - 151.0)
-    assert like_with_like(progress, 151.0, []) == pytest.approx(190.0 - 151.0)
-    assert like_with_like(progress[:34], 151.0, evaluations) is None
+def test_a_speed_with_fewer_actors_than_before_is_no_recovery() -> None:
+    progress = lines([100] * 20)
+    assert recovery(progress, 62.0, 100.0, ACTORS) == pytest.approx(65.0 - 62.0)
+    for line in progress[13:17]:
+        line["actors_alive"] = ACTORS - 1
+    assert recovery(progress, 62.0, 100.0, ACTORS) == pytest.approx(75.0 - 62.0)
+    assert recovery(progress, 62.0, 100.0, ACTORS + 1) is None
+
+
+def test_a_burst_is_found_though_the_ratio_comes_out_right() -> None:
+    even = [{"time_s": 5.0 * i, "env_steps": 500 * i, "samples": 2_000 * i} for i in range(30)]
+    assert largest_burst(even, 4.0) == 0
+    for line in even[10:20]:
+        line["samples"] += 7_000
+    assert largest_burst(even, 4.0) == 7_000
 
 
 def test_counters_that_fall_are_found() -> None:
@@ -87,10 +95,12 @@ def test_a_run_that_kept_every_promise_has_no_misses() -> None:
         {"kills": [*GOOD.kills, Kill("actor", 250.0, 50.0, None)]},
         {"kills": [Kill("actor", 100.0, 50.0, 16.0)] * 3},
         {"kills": [*GOOD.kills, Kill("actor", 250.0, 50.0, 46.0)]},
-        {"restarts": 2, "told_on_terminal": 2, "told_in_log": 2, "told_on_curves": 2},
+        {"restarts": 0, "told_on_terminal": 0, "told_in_log": 0, "told_on_curves": {}},
         {"told_on_terminal": 4},
         {"told_in_log": 4},
-        {"told_on_curves": 4},
+        {"told_on_curves": {"actor": 2, "learner": 1, "evaluator": 1}},
+        {"told_on_curves": {"actor": 4, "evaluator": 1}},
+        {"largest_burst": 7_001.0},
         {"began_without_contents": 1},
         {"speed_last": 230.0},
         {"resumed": "status 1"},
