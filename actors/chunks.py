@@ -152,7 +152,7 @@ class ChunkBuilder:
         steps = self._steps[start - self._first_step :][: len(windows)]
         end_frame = max(window.start + window.steps for window in windows) + 1
         frames, block_ends = compress_frames(self._frames[: end_frame - self._first_frame])
-        chunk = Chunk(
+        unsealed = Chunk(
             frames=frames,
             block_ends=block_ends,
             first_state=start - self._first_frame,
@@ -166,7 +166,7 @@ class ChunkBuilder:
         )
         self._windows.clear()
         self._forget(last.start + 1)
-        return chunk
+        return unsealed.sealed()
 
     def _forget(self, next_start: int) -> None:
         """Drops the steps before `next_start`, and the frames that no later state needs."""

@@ -57,7 +57,7 @@ class ApexMario:
     def add(self, prepared: Any) -> None:
         for chunk, frames in prepared:
             data, ends = compress_frames(frames)
-            self._replay.push(dataclasses.replace(chunk, frames=data, block_ends=ends))
+            self._replay.push(dataclasses.replace(chunk, frames=data, block_ends=ends).sealed())
 
     def sample(self, n: int) -> Any:
         batch = self._replay.sample_batch()

@@ -71,7 +71,7 @@ class Inserter:
     def _chunk(self) -> Chunk:
         chunk = self._chunks[self._next % len(self._chunks)]
         self._next += 1
-        return dataclasses.replace(chunk, priority=_priorities(self._rng, len(chunk)))
+        return dataclasses.replace(chunk, priority=_priorities(self._rng, len(chunk))).sealed()
 
 
 class Sampler:
@@ -158,7 +158,7 @@ class ShardBench:
             chunk = self._chunks[turn % len(self._chunks)]
             turn += 1
             inserted += len(chunk)
-            fresh = dataclasses.replace(chunk, priority=_priorities(rng, len(chunk)))
+            fresh = dataclasses.replace(chunk, priority=_priorities(rng, len(chunk))).sealed()
             in_flight.append(self._shard.insert.remote(fresh))
             if len(in_flight) >= _INSERTS_IN_FLIGHT:
                 done, in_flight = ray.wait(in_flight)

@@ -40,17 +40,21 @@ def decompress_block(data: bytes | memoryview, frame_bytes: int) -> NDArray[np.u
     Raises:
         ValueError: the data is not a block of frames of that many bytes.
     """
-    end = max(0, len(data) - _CHECKSUM.size)
-    compressed, checksum = data[:end], data[end:]
-    if zlib.crc32(compressed) != int.from_bytes(checksum, "little") or len(checksum) < _CHECKSUM.size:
+    if not is_intact(data):
         raise ValueError("corrupt frames: the checksum is wrong")
     try:
-        raw = lz4.block.decompress(compressed, uncompressed_size=FRAMES_PER_BLOCK * frame_bytes)
+        raw = lz4.block.decompress(data[: -_CHECKSUM.size], uncompressed_size=FRAMES_PER_BLOCK * frame_bytes)
     except lz4.block.LZ4BlockError as error:
         raise ValueError(f"corrupt frames: {error}") from error
     if not raw or len(raw) % frame_bytes:
         raise ValueError(f"corrupt frames: {len(raw)} bytes are no number of frames of {frame_bytes}")
     return np.frombuffer(raw, np.uint8).reshape(-1, frame_bytes)
+
+
+def is_intact(data: bytes | memoryview) -> bool:
+    """Whether a block's checksum is right; its frames are not decompressed."""
+    end = len(data) - _CHECKSUM.size
+    return end >= 0 and zlib.crc32(data[:end]) == int.from_bytes(data[end:], "little")
 
 
 def blocks_for(frames: int) -> int:

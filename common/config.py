@@ -222,8 +222,8 @@ class CheckpointConfig:
     keep: int = 3
     """Newest checkpoints kept."""
     replay: bool = True
-    """Whether checkpoints hold the replay's contents, about a kilobyte a transition; without them the replay of a
-    resumed run fills anew before the learner goes on."""
+    """Whether checkpoints hold the replay's contents, about a kilobyte a transition, and a resumed run takes them;
+    without them its replay fills anew before the learner goes on."""
     uri: str | None = None
     """Where each finished checkpoint is mirrored, with the run's other files, so that `--resume URI` goes on with it on
     another machine: a folder (file:///mnt/shared/mario) or object storage (s3://bucket/mario, which needs the group

@@ -4,7 +4,8 @@ Time is in the name, as in dqn_zoo: a transition is `s_tm1, a_tm1, r_t, discount
 `F` is the shape of one frame, (84, 84) for Mario; a state is `S` frames, oldest first: [S, *F].
 """
 
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -62,6 +63,7 @@ class Chunk:
         priority: float32 [T], absolute TD error by the actor's own Q-values, before any exponent.
         weight_version: int32 [T], version of the weights that chose a_tm1.
         actor: index of the actor.
+        checksum: CRC-32 of all the others, which `sealed` makes; shards leave a chunk out where it is wrong.
     """
 
     frames: bytes
@@ -74,14 +76,31 @@ class Chunk:
     priority: NDArray[np.float32]
     weight_version: NDArray[np.int32]
     actor: int
+    checksum: int = 0
 
     def __len__(self) -> int:
         return len(self.a_tm1)
+
+    def sealed(self) -> "Chunk":
+        """The same chunk with the checksum of what it holds now."""
+        return replace(self, checksum=self._crc())
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether it holds what it held when it was sealed."""
+        return self.checksum == self._crc()
 
     @property
     def num_frames(self) -> int:
         """M, what the transitions need."""
         return self.first_state + int((np.arange(len(self)) + self.steps).max()) + 1
+
+    def _crc(self) -> int:
+        of_transitions = (self.a_tm1, self.r_t, self.discount_t, self.steps, self.priority, self.weight_version)
+        crc = zlib.crc32(self.frames, zlib.crc32(f"{self.first_state} {self.actor}".encode()))
+        for array in (self.block_ends, *of_transitions):
+            crc = zlib.crc32(array.data, crc)
+        return crc
 
 
 class ShardSample(NamedTuple):
@@ -150,6 +169,7 @@ class ShardStats:
     samples: int  # transitions
     inserts_while_sampling: int  # transitions inserted since the limiter first let samples out
     stale_priority_updates: int  # priority updates that came after the transition's eviction
+    damaged_chunks: int = 0  # left out, on arrival or of a snapshot, because a checksum was wrong
 
 
 @dataclass(frozen=True)

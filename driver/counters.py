@@ -64,6 +64,7 @@ class ShardTotals:
     def __init__(self, counters: Counters) -> None:
         self._samples_before = counters.replay_samples
         self._inserts_before = counters.replay_inserts
+        self._damaged_before = 0
         self._latest: dict[int, ShardStats] = {}
 
     def take(self, shard: int, stats: ShardStats, counters: Counters) -> None:
@@ -77,6 +78,7 @@ class ShardTotals:
         if (stats := self._latest.pop(shard, None)) is not None:
             self._samples_before += stats.samples
             self._inserts_before += stats.inserts_while_sampling
+            self._damaged_before += stats.damaged_chunks
 
     @property
     def size(self) -> int:
@@ -92,3 +94,8 @@ class ShardTotals:
     def stale_priority_updates(self) -> int:
         """Priority updates that came too late."""
         return sum(stats.stale_priority_updates for stats in self._latest.values())
+
+    @property
+    def damaged_chunks(self) -> int:
+        """Chunks that shards left out in this session because a checksum was wrong."""
+        return self._damaged_before + sum(stats.damaged_chunks for stats in self._latest.values())

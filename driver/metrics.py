@@ -71,6 +71,7 @@ def window_scalars(window: Window, counters: Counters, totals: ShardTotals) -> d
         "replay/samples_per_insert": counters.samples_per_insert(),
         "replay/stale_priority_updates": totals.stale_priority_updates,
         "replay/lost_priority_updates": window.lost_priority_updates,
+        "replay/damaged_chunks": totals.damaged_chunks,
         "learner/updates_per_s": window.per_second(window.updates),
         "learner/samples_per_s": window.per_second(window.samples),
         "learner/wait_fraction": window.wait_fraction,

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from common.errors import UserError
 from driver.replay_files import restore_shard
 from learner.checkpoint import CheckpointData, load_newest_checkpoint, newest_checkpoint
 from replay.snapshot import file_name
+
+_NOT_WANTED: Final = "it is not taken from checkpoints (--checkpoint.no-replay)"
 
 
 class Recovery:
@@ -16,7 +18,7 @@ class Recovery:
     Args:
         checkpoints: the folder of the run's checkpoints.
         shards: replay shards of the run.
-        with_replay: whether they are to hold the replay.
+        with_replay: whether they are to hold the replay, and what they hold of it is to be taken.
         say: takes one line for the user.
     """
 
@@ -51,8 +53,14 @@ class Recovery:
     def replay_of(self, data: CheckpointData) -> Mapping[str, Path]:
         """The replay's files for a run that begins with this checkpoint: its own, or those of the newest one before
         that has some, where a shard died while it was written.
+
+        Raises:
+            UserError: it has some, which are not to be taken; or the ones before are all damaged.
         """
-        if file_name(0) in data.extra or not self._with_replay:
+        held = file_name(0) in data.extra
+        if held and not self._with_replay:
+            raise UserError(_NOT_WANTED)
+        if held or not self._with_replay:
             return data.extra
         path = newest_checkpoint(self._checkpoints, holding=file_name(0))
         if path is None:
@@ -62,6 +70,8 @@ class Recovery:
 
     def _restore(self, index: int, shard: Any) -> str | None:
         """Why a shard stays empty, if it does."""
+        if not self._with_replay:
+            return _NOT_WANTED
         while True:
             path = newest_checkpoint(self._checkpoints, holding=file_name(index))
             try:

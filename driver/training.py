@@ -291,7 +291,10 @@ class Training:
         self._counters.weight_version = report.version
 
     def _shard(self, index: int, stats: ShardStats) -> None:
+        before = self._totals.damaged_chunks
         self._totals.take(index, stats, self._counters)
+        if (damaged := self._totals.damaged_chunks - before) > 0:
+            self._event(f"warning: damaged chunks of transitions that replay shard {index} left out: {damaged}")
 
     def _replaced(self, kind: str, index: int) -> None:
         if kind == "replay shard":

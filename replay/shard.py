@@ -10,7 +10,7 @@ from common.compression import blocks_for
 from common.types import Chunk, EnvironmentSpec, ShardSample, ShardStats
 from replay.frame_store import FrameStore
 from replay.rate_limiter import RateLimiter
-from replay.snapshot import ShardSnapshot, Tables, check_transitions, newest
+from replay.snapshot import ShardSnapshot, Tables, check_transitions, newest, undamaged
 from replay.sum_tree import SumTree
 
 SEQUENCE_BITS = 40
@@ -79,6 +79,7 @@ class ReplayShard:
         self._oldest = 0  # sequence number of the oldest transition held
         self._next = 0  # sequence number of the next one to come
         self._stale_priority_updates = 0
+        self._damaged_chunks = 0
         self._counted = (0, 0, 0)  # what the limiter had counted when this shard was restored
         self._frames = FrameStore(spec)
         self._tree = SumTree(capacity)
@@ -105,12 +106,18 @@ class ReplayShard:
     def insert(self, chunk: Chunk) -> bool:
         """Copies a chunk into this shard's own memory; the oldest chunks make room for it.
 
+        One that is not as it was sealed is left out and counted. It is not asked for again: it may be its actor's
+        memory that is damaged.
+
         Returns:
-            False if the rate limiter refused it and nothing was changed.
+            False if the rate limiter refused it, nothing was changed, and it is to be sent again.
 
         Raises:
             ValueError: the chunk contradicts itself or is longer than the limiter's `max_insert`.
         """
+        if not chunk.is_intact:
+            self._damaged_chunks += 1
+            return True
         validate_chunk(chunk, self._spec)
         n = len(chunk)
         if not self._limiter.can_insert(n):
@@ -208,6 +215,8 @@ class ReplayShard:
     def restore(self, snapshot: ShardSnapshot) -> None:
         """Takes another shard's contents in the place of its own; of those beyond the capacity the oldest go.
 
+        Chunks with a damaged block of frames are left out and counted.
+
         Raises:
             ValueError: they are of another environment or priority exponent, or damaged; nothing is changed.
         """
@@ -216,10 +225,11 @@ class ReplayShard:
             if header.get(name) != value:
                 raise ValueError(f"it was made with {name} {header.get(name)} instead of {value}")
         check_transitions(snapshot.tables, self._spec)
-        tables, frames, dropped = newest(snapshot, self._capacity)
+        whole, damaged = undamaged(snapshot)
+        _, tables, frames = newest(whole, self._capacity)
         limiter, rng = copy.deepcopy(self._limiter), copy.deepcopy(self._rng)
         try:
-            oldest = int(header["oldest"]) + dropped
+            oldest = int(header["oldest"]) + len(snapshot.tables.a_tm1) - len(tables.a_tm1)
             limiter.restore(header["limiter"], len(tables.a_tm1))
             rng.bit_generator.state = header["rng"]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -235,6 +245,7 @@ class ReplayShard:
         self._tree = SumTree(self._capacity)
         self._tree.set(slots, tables.tree)
         self._counted = limiter.inserts, limiter.samples, limiter.inserts_while_sampling
+        self._damaged_chunks += damaged
 
     def stats(self) -> ShardStats:
         """Counters since this shard was made; what a restored one had counted before is left out."""
@@ -247,6 +258,7 @@ class ReplayShard:
             samples=self._limiter.samples - samples,
             inserts_while_sampling=self._limiter.inserts_while_sampling - inserts_while_sampling,
             stale_priority_updates=self._stale_priority_updates,
+            damaged_chunks=self._damaged_chunks,
         )
 
     def check_valid(self) -> tuple[bool, str]:
@@ -294,7 +306,7 @@ class ReplayShard:
 
 
 def validate_chunk(chunk: Chunk, spec: EnvironmentSpec) -> None:
-    """Checks that a chunk is whole and agrees with itself; frames are not decompressed.
+    """Checks that a chunk agrees with itself; frames are not decompressed.
 
     Raises:
         ValueError: with the reason.

@@ -9,6 +9,7 @@ The first piece ends with the tables; every other one holds whole chunks.
 """
 
 import io
+import itertools
 import json
 import struct
 import zipfile
@@ -19,7 +20,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from common.compression import FRAMES_PER_BLOCK
+from common.compression import FRAMES_PER_BLOCK, is_intact
 from common.types import EnvironmentSpec
 
 MAGIC: Final = b"apexrep1"
@@ -157,16 +158,21 @@ class Assembly:
         return ShardSnapshot(self._header, self._tables, self._frames)
 
 
-def newest(snapshot: ShardSnapshot, capacity: int) -> tuple[Tables, Sequence[bytes], int]:
-    """The newest chunks that fit, and how many transitions were left out."""
+def newest(snapshot: ShardSnapshot, capacity: int) -> ShardSnapshot:
+    """With the newest chunks alone that fit."""
+    held = np.cumsum(snapshot.tables.length[::-1], dtype=np.int64)[::-1]  # [C], transitions from each chunk on
+    return _chosen(snapshot, held <= capacity)
+
+
+def undamaged(snapshot: ShardSnapshot) -> tuple[ShardSnapshot, int]:
+    """Without the chunks that have a damaged block of frames, and how many those were.
+
+    A file's checksum does not tell: what was damaged in the shard's memory was written as it was.
+    """
     tables = snapshot.tables
-    held = np.cumsum(tables.length[::-1], dtype=np.int64)[::-1]  # [C], transitions from each chunk on
-    first = int((held > capacity).sum())
-    dropped = len(tables.a_tm1) - (int(held[first]) if first < len(held) else 0)
-    blocks = int(tables.num_blocks[:first].sum())
-    from_row = {**dict.fromkeys(_OF_TRANSITIONS, dropped), **dict.fromkeys(_OF_CHUNKS, first), "block_ends": blocks}
-    newest = {name: getattr(tables, name)[row:] for name, row in from_row.items()}
-    return Tables(**newest), snapshot.frames[first:], dropped
+    ends = np.split(tables.block_ends, np.cumsum(tables.num_blocks))[:-1]
+    whole = np.array([_is_whole(*chunk) for chunk in zip(snapshot.frames, ends, strict=True)], bool)
+    return _chosen(snapshot, whole), int((~whole).sum())
 
 
 def check_transitions(tables: Tables, spec: EnvironmentSpec) -> None:
@@ -191,6 +197,23 @@ def check_transitions(tables: Tables, spec: EnvironmentSpec) -> None:
     if (tables.tree <= 0).any():
         raise ValueError("a transition of its has no priority")
     _check_blocks(tables)
+
+
+def _chosen(snapshot: ShardSnapshot, kept: NDArray[np.bool_]) -> ShardSnapshot:
+    """With these of its chunks alone, bool [C]."""
+    tables = snapshot.tables
+    rows = {
+        **dict.fromkeys(_OF_TRANSITIONS, np.repeat(kept, tables.length)),
+        **dict.fromkeys(_OF_CHUNKS, kept),
+        "block_ends": np.repeat(kept, tables.num_blocks),
+    }
+    chosen = Tables(**{name: getattr(tables, name)[of_table] for name, of_table in rows.items()})
+    return snapshot._replace(tables=chosen, frames=list(itertools.compress(snapshot.frames, kept)))
+
+
+def _is_whole(frames: bytes, ends: NDArray[np.int32]) -> bool:
+    data = memoryview(frames)
+    return all(is_intact(data[start:end]) for start, end in itertools.pairwise([0, *ends.tolist()]))
 
 
 def _head(snapshot: ShardSnapshot) -> bytes:

@@ -42,7 +42,7 @@ def episode_chunks(
         data, ends = compress_frames(list(frames[first_frame : last_frame + 1]))
         windows = np.minimum(n_step, length - steps_of_chunk)
         t = len(steps_of_chunk)
-        yield Chunk(
+        unsealed = Chunk(
             frames=data,
             block_ends=ends,
             first_state=start - first_frame,
@@ -54,6 +54,7 @@ def episode_chunks(
             weight_version=steps_of_chunk.astype(np.int32),
             actor=0,
         )
+        yield unsealed.sealed()
 
 
 def chunk_frames(chunk: Chunk, frame_shape: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -1,5 +1,8 @@
 """Chunks hold every transition of an episode once, with the frames that its states need."""
 
+from dataclasses import fields, replace
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -89,6 +92,24 @@ def test_chunks_hold_the_frames_of_their_time_though_the_environment_uses_the_me
         )
     frame[:] = 0
     assert _frames(builder.end(0.0)) == list(range(7))
+
+
+def test_chunks_are_sealed_and_show_any_change() -> None:
+    (chunk,) = _play(_builder(chunk_length=100), 9, "terminated")
+    assert chunk.is_intact
+    for field in fields(Chunk):
+        changed = replace(chunk, **{field.name: _changed(getattr(chunk, field.name))})
+        assert not changed.is_intact, field.name
+    assert not replace(chunk, a_tm1=chunk.weight_version, weight_version=chunk.a_tm1).is_intact
+
+
+def _changed(value: Any) -> Any:
+    """With one bit flipped."""
+    if isinstance(value, int):
+        return value ^ 1
+    data = bytearray(value)
+    data[-1] ^= 1
+    return bytes(data) if isinstance(value, bytes) else np.frombuffer(data, value.dtype)
 
 
 def test_rewards_are_scaled_before_they_are_summed() -> None:

@@ -25,6 +25,17 @@ def test_samples_per_insert_counts_all_shards_and_earlier_sessions() -> None:
     assert (totals.size, totals.bytes, totals.stale_priority_updates) == (20, 2_000, 2)
 
 
+def test_damaged_chunks_stay_counted_when_their_shard_is_replaced() -> None:
+    counters = Counters()
+    totals = ShardTotals(counters)
+    totals.take(0, replace(_stats(0, 0), damaged_chunks=2), counters)
+    totals.take(1, replace(_stats(0, 0), damaged_chunks=1), counters)
+    totals.replaced(0)
+    assert totals.damaged_chunks == 3
+    totals.take(0, replace(_stats(0, 0), damaged_chunks=4), counters)
+    assert totals.damaged_chunks == 7
+
+
 def test_counters_survive_json_and_another_version_is_refused() -> None:
     counters = Counters(env_steps=7, restarts={"actor": 2})
     assert Counters.from_json(counters.to_json()) == counters

@@ -185,11 +185,16 @@ def test_a_learner_that_pauses_draws_no_more_than_it_can_hold(learner: Any, shar
     assert stats.samples <= BATCH_SIZE * (trained + ready + asked_for)
 
 
+def _damage_newest(shard: Any) -> None:
+    """In the shard's process: what lies in its memory is not what was inserted any more."""
+    serial, chunk = max(shard._shard._frames._chunks.items())
+    shard._shard._frames._chunks[serial] = chunk._replace(frames=bytes(len(chunk.frames)))
+
+
 def test_the_error_of_a_shard_ends_the_slice(learner: Any, shard: ShardHandle) -> None:
     run(learner, 1)
-    broken = plain_chunk(SPEC, 40, priority=1e12)  # drawn at once
-    broken = type(broken)(**{**vars(broken), "frames": bytes(len(broken.frames))})
-    ray.get(shard.insert.remote(broken), timeout=30)
+    ray.get(shard.insert.remote(plain_chunk(SPEC, 40, priority=1e12)), timeout=30)  # drawn at once
+    ray.get(shard.__ray_call__.remote(_damage_newest), timeout=30)
     with pytest.raises(RayTaskError, match="corrupt frame"):
         run(learner, 1000)
 

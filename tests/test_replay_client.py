@@ -80,7 +80,7 @@ def test_frequencies_and_weights_over_shards_follow_the_formula() -> None:
     errors = [rng.exponential(scale, n).astype(np.float32) for scale, n in zip((1, 20, 0.1), lengths, strict=True)]
     shards = [make_shard(alpha=alpha, seed=seed) for seed in range(3)]
     for shard, td in zip(shards, errors, strict=True):
-        shard.insert(dataclasses.replace(plain_chunk(SPEC, len(td)), priority=td))
+        shard.insert(dataclasses.replace(plain_chunk(SPEC, len(td)), priority=td).sealed())
     leaves = [(td.astype(np.float64) + PRIORITY_EPSILON) ** alpha for td in errors]
     share = [p / p.sum() for p in leaves]
     replay = LocalReplay(shards, batch_size, beta)
@@ -108,7 +108,7 @@ def test_full_correction_makes_the_batch_mean_that_of_the_whole_replay() -> None
     for shard, length in zip(shards, (60, 20), strict=True):
         value = rng.uniform(0, 1, length).astype(np.float32)
         td = value + np.float32(0.1)  # what is worth more is drawn more often
-        shard.insert(dataclasses.replace(plain_chunk(SPEC, length), r_t=value, priority=td))
+        shard.insert(dataclasses.replace(plain_chunk(SPEC, length), r_t=value, priority=td).sealed())
         values.append(value)
     batch = LocalReplay(shards, 4000, beta=1.0).sample_batch()
     assert batch is not None

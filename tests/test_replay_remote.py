@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -297,9 +298,22 @@ def test_a_dead_shards_chunks_go_to_the_next_one(make_shard: MakeShard) -> None:
 
 def test_an_invalid_chunk_is_an_error(make_shard: MakeShard) -> None:
     writer = RemoteReplayWriter([make_shard()], max_in_flight=1)
-    writer.push(dataclasses.replace(plain_chunk(SPEC, 10), first_state=7))
+    writer.push(dataclasses.replace(plain_chunk(SPEC, 10), first_state=7).sealed())
     with pytest.raises(RayTaskError, match="first_state is 7"):
         writer.flush(10)
+
+
+def test_a_damaged_chunk_is_counted_and_the_writer_goes_on(make_shard: MakeShard) -> None:
+    shard = make_shard(spec=IMAGES)
+    writer = RemoteReplayWriter([shard], max_in_flight=1)
+    chunk = plain_chunk(IMAGES, 10)
+    frames = bytearray(chunk.frames)
+    frames[len(frames) // 2] ^= 4
+    writer.push(dataclasses.replace(chunk, frames=bytes(frames)))
+    writer.push(chunk)
+    assert writer.flush(10)
+    assert (stats(shard).size, stats(shard).damaged_chunks) == (10, 1)
+    assert len(next_batch(RemoteReplayReader([shard], 100, beta=0.4, prefetch=1)).ids) == 100
 
 
 def fill(shards: list[ShardHandle], chunks_each: int = 2) -> None:
@@ -524,14 +538,44 @@ def test_td_errors_that_are_not_finite_are_refused(make_shard: MakeShard) -> Non
         reader.update_priorities(batch, np.array([0, 1, np.nan, 2], np.float32))
 
 
+def insert_many(shard: Any, transitions: int) -> None:
+    """In the shard's process."""
+    for chunk in episode_chunks(SPEC, random_frames(SPEC, transitions + 1, seed=4), 80, 3):
+        assert shard._shard.insert(chunk)
+
+
+def await_samples(shard: Any, count: int) -> None:
+    """In the shard's process: no piece of its snapshot is made before so many draws since it was asked for."""
+
+    def have_come() -> bool:
+        enough = shard._shard.stats().samples + count
+        return eventually(lambda: shard._shard.stats().samples >= enough, 20)
+
+    def patient(pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            assert have_come(), "a piece holds sampling up"
+            yield piece
+
+    shard._pieces = patient(shard._pieces)
+
+
 def test_a_snapshot_is_sent_beside_sampling_and_makes_an_equal_shard(make_shard: MakeShard, tmp_path: Path) -> None:
-    shard, restored = make_shard(), make_shard(seed=1, incarnation=1)
-    for chunk in episode_chunks(SPEC, random_frames(SPEC, 121, seed=4), 15, 3):
-        assert ray.get(shard.insert.remote(chunk), timeout=10)
+    """Each piece comes after draws that were asked for later than it: on one thread neither would ever come."""
+    shard, restored = make_shard(capacity=40_000), make_shard(capacity=40_000, seed=1, incarnation=1)
+    ray.get(shard.__ray_call__.remote(insert_many, 40_000), timeout=60)
     writers = replay_writers([shard])
-    later = sample(shard, 50)  # not part of the snapshot, and not held up by it
-    with (tmp_path / "replay-0.bin").open("wb") as file:
-        writers["replay-0.bin"](file)
+    ray.get(shard.__ray_call__.remote(await_samples, 150), timeout=10)
+    path = tmp_path / "replay-0.bin"
+    with path.open("wb") as file, ThreadPoolExecutor(1) as thread:
+        writing = thread.submit(writers[path.name], file)
+        later = sample(shard, 50)  # not part of the snapshot
+        draws = 1
+        while not writing.done():
+            sample(shard, 50)
+            draws += 1
+        writing.result()
+    assert draws >= 2 * 3  # two pieces
+    assert stats(shard).samples == 50 * draws
     assert restore_replay([restored], {"replay-0.bin": tmp_path / "replay-0.bin"}) is None
     again = sample(restored, 50)
     assert (again.ids & ((1 << SEQUENCE_BITS) - 1) == later.ids).all()

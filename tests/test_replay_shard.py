@@ -66,7 +66,7 @@ def test_shares_and_frequencies_follow_the_priorities() -> None:
     alpha, n = 0.6, 4000
     shard = make_shard(alpha=alpha)
     td = np.random.default_rng(2).exponential(size=30).astype(np.float32)
-    chunk = dataclasses.replace(plain_chunk(SPEC, 30), priority=td)
+    chunk = dataclasses.replace(plain_chunk(SPEC, 30), priority=td).sealed()
     shard.insert(chunk)
     leaves = (td.astype(np.float64) + PRIORITY_EPSILON) ** alpha
     expected = leaves / leaves.sum()
@@ -93,7 +93,7 @@ def test_any_part_of_a_draw_is_distributed_alike() -> None:
 
 def test_an_exponent_of_zero_is_uniform() -> None:
     shard = make_shard(alpha=0.0)
-    shard.insert(dataclasses.replace(plain_chunk(SPEC, 10), priority=np.arange(10, dtype=np.float32)))
+    shard.insert(dataclasses.replace(plain_chunk(SPEC, 10), priority=np.arange(10, dtype=np.float32)).sealed())
     shard.update_priorities(np.arange(5), np.full(5, 100, np.float32))
     sample = shard.sample(1000)
     assert sample is not None
@@ -274,9 +274,42 @@ def test_chunks_that_contradict_themselves_are_refused(changes: dict[str, object
     shard = make_shard()
     chunk: Chunk = dataclasses.replace(plain_chunk(SPEC, 10), **changes)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=reason):
-        shard.insert(chunk)
+        shard.insert(chunk.sealed())
     assert shard.stats().inserts == 0
     assert_valid(shard)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "value"),
+    [
+        ("r_t", 3, 1e30),
+        ("r_t", 3, np.nextafter(np.float32(3), np.float32(4))),
+        ("a_tm1", 4, 2),
+        ("discount_t", 0, 0),
+        ("steps", 5, 1),
+        ("priority", 2, 1.5),
+        ("weight_version", 0, 9),
+    ],
+)
+def test_a_number_that_another_one_took_the_place_of_is_never_sampled(name: str, row: int, value: float) -> None:
+    (chunk,) = episode_chunks(SPEC, random_frames(SPEC, 11, seed=1), 10, 3)
+    damaged = getattr(chunk, name).copy()
+    damaged[row] = value
+    shard = make_shard()
+    assert shard.insert(dataclasses.replace(chunk, **{name: damaged}))
+    assert shard.insert(chunk)
+    assert (shard.size, shard.stats().damaged_chunks) == (10, 1)
+    assert_valid(shard)
+
+
+def test_a_damaged_chunk_is_dropped_also_where_the_limiter_would_refuse_it() -> None:
+    limiter = RateLimiter(samples_per_insert=1.0, min_size=10, error_buffer=10.0, max_insert=10, max_sample=10)
+    shard = make_shard(limiter=limiter)
+    for _ in range(2):
+        assert shard.insert(plain_chunk(SPEC, 10))
+    chunk = plain_chunk(SPEC, 10)
+    assert not shard.insert(chunk)
+    assert shard.insert(dataclasses.replace(chunk, frames=bytes(len(chunk.frames))))
 
 
 def test_longer_chunks_than_announced_are_refused() -> None:

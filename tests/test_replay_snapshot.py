@@ -1,5 +1,6 @@
 """A shard goes on from another one's snapshot exactly, and takes nothing that is damaged or foreign."""
 
+import copy
 import dataclasses
 import io
 from typing import Any
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from common.types import EnvironmentSpec
 from replay import snapshot as snapshots
+from replay.decoding import decode_states
 from replay.rate_limiter import RateLimiter
 from replay.shard import ReplayShard
 from replay.snapshot import MAGIC, Assembly, ShardSnapshot, pieces, pieces_of_file
@@ -204,6 +206,63 @@ def test_tables_that_make_no_sense_leave_the_shard_as_it_was(table: str, value: 
     with pytest.raises(ValueError, match=reason):
         shard.restore(snapshot)
     assert b"".join(pieces(shard.snapshot())) == before
+
+
+def damage(shard: ReplayShard, *chunks: int) -> None:
+    """Flips a bit of these chunks' frames, by age, in the shard's own memory."""
+    held = shard._frames._chunks
+    for serial in [list(held)[place] for place in chunks]:
+        frames = bytearray(held[serial].frames)
+        frames[5] ^= 1
+        held[serial] = held[serial]._replace(frames=bytes(frames))
+
+
+def decode_all(shard: ReplayShard) -> set[float]:
+    """Each transition's reward, once a draw of all of them has been decoded."""
+    sample = shard.sample(4000)
+    assert sample is not None
+    decode_states([sample])
+    return set(sample.r_t.tolist())
+
+
+@pytest.mark.parametrize("chunks", [(0,), (2, 3), (5,)])
+def test_what_was_damaged_in_a_shards_memory_is_left_out_of_the_restored_one(chunks: tuple[int, ...]) -> None:
+    """Whatever the checkpoint's own checksum says: the file is as it was written."""
+    shard, restored = make_shard(alpha=0.0), make_shard(alpha=0.0, seed=1)
+    for chunk in episode_chunks(SPEC, random_frames(SPEC, 91, seed=4), 15, 3):
+        assert shard.insert(chunk)
+    newest_id = max(shard.sample(4000).ids)  # type: ignore[union-attr]
+    damage(shard, *chunks)
+    with pytest.raises(ValueError, match="corrupt frames"):
+        decode_all(shard)
+    restored.restore(through_a_stream(shard.snapshot()))
+    assert restored.check_valid() == (True, "")
+    assert restored.stats().damaged_chunks == len(chunks)
+    assert restored.size == 90 - 15 * len(chunks)
+    assert decode_all(restored) == {float(t) for t in range(90) if t // 15 not in chunks}
+    assert max(restored.sample(4000).ids) == newest_id  # type: ignore[union-attr]
+    advance(restored)
+    assert restored.check_valid() == (True, "")
+
+
+def test_damaged_chunks_take_no_room_from_those_that_fit() -> None:
+    shard, smaller = used_shard(), make_shard(capacity=50, limiter=open_limiter(max_insert=20))
+    damage(shard, -1, -2)
+    smaller.restore(shard.snapshot())
+    assert (smaller.stats().damaged_chunks, smaller.check_valid()) == (2, (True, ""))
+    assert 30 < smaller.size <= 50
+
+
+def test_a_shard_of_which_everything_is_damaged_waits_for_other_transitions() -> None:
+    limiter = RateLimiter(1.0, 10, 1e6, max_insert=20, max_sample=20)
+    shard, restored = make_shard(limiter=limiter), make_shard(limiter=copy.deepcopy(limiter))
+    assert shard.insert(plain_chunk(SPEC, 15))
+    damage(shard, 0)
+    assert shard.can_sample(1)
+    restored.restore(through_a_stream(shard.snapshot()))
+    assert (restored.size, restored.stats().damaged_chunks, restored.can_sample(1)) == (0, 1, False)
+    assert restored.insert(plain_chunk(SPEC, 15))
+    assert restored.sample(1) is not None
 
 
 @pytest.mark.parametrize("header", [{"oldest": "x"}, {"oldest": -4}, {"limiter": []}, {"rng": {}}, {"rng": None}])
