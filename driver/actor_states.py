@@ -49,6 +49,8 @@ def read_actor_states(files: Mapping[str, Path]) -> dict[int, dict[str, Any]]:
     if _FILE not in files:
         return {}
     states = load_tensors(files[_FILE])
-    if not isinstance(states, dict):
+    if not isinstance(states, dict) or not all(
+        type(index) is int and isinstance(state, dict) for index, state in states.items()
+    ):
         raise UserError(f"{files[_FILE]} holds no actors' states: take an earlier checkpoint")
     return states

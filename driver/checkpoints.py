@@ -18,6 +18,7 @@ from driver.counters import Counters
 from driver.evaluations import Score, policy_metadata
 from driver.replay_files import ReplayNotSavedError, forget_snapshots, replay_writers
 from driver.run_directory import RunDirectory
+from driver.run_settings import compare_settings, settings_writer
 from learner.checkpoint import (
     CheckpointData,
     CheckpointError,
@@ -26,6 +27,7 @@ from learner.checkpoint import (
     prune,
     save_checkpoint,
 )
+from learner.checkpoint_adam import check_adam
 from learner.factory import build_learner
 from replay.snapshot import file_name
 
@@ -54,7 +56,9 @@ class CheckpointWriter:
     """One checkpoint at a time, in a thread of its own, so that the driver goes on supervising."""
 
     def __init__(self, run: RunDirectory, config: Config, spec: EnvironmentSpec) -> None:
+        """Raises UserError where the run's settings, which go into each checkpoint, cannot be read."""
         self._root = run.checkpoints
+        self._settings = settings_writer(run)
         self._config = config
         self._spec = spec
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
@@ -126,14 +130,14 @@ class CheckpointWriter:
     ) -> Saved:
         started = time.monotonic()
         save = functools.partial(save_checkpoint, self._root, learner, spec=self._spec, metadata=metadata, state=state)
-        episodes = actor_states_writer(actors)
+        small = {**self._settings, **actor_states_writer(actors)}
         try:
-            path = save(extra={**episodes, **replay_writers(shards)})
+            path = save(extra={**small, **replay_writers(shards)})
         except ReplayNotSavedError as error:
             if not without_replay:
                 raise CheckpointNotNowError(f"there is no checkpoint now: {error}") from error
             _log.warning("the checkpoint is without the replay: %s", error)
-            path = save(extra=episodes)
+            path = save(extra=small)
         except MemoryError as error:
             raise CheckpointError("there is no memory for a checkpoint") from error
         finally:
@@ -174,7 +178,8 @@ def read_start(run: RunDirectory, chosen: Path | None) -> Start:
         chosen: one of its checkpoints; None: the newest whole one.
 
     Raises:
-        UserError: that one is damaged or, without one, all of them are; or it is not of this version.
+        UserError: that one is damaged or, without one, all of them are; or it is not of this version, or of other
+            settings than the run has.
     """
     remarks: list[str] = []
     if chosen is not None:
@@ -183,15 +188,8 @@ def read_start(run: RunDirectory, chosen: Path | None) -> Start:
         data = load_newest_checkpoint(run.checkpoints, lambda text: remarks.append(f"warning: {text}"))
     if data is None:
         return Start()
-    try:
-        counters = Counters.from_json(data.state["counters"])
-        best = data.state["best"]
-        score = None if best is None else (float(best[0]), float(best[1]), float(best[2]))
-        if score is not None and not all(map(math.isfinite, score)):
-            raise ValueError(f"the best score is {score}")
-        return Start(data, counters, score, remarks)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise UserError(f"{data.path}/state.json is not of this version ({error}); start a new run") from None
+    counters, best = _read_state(data)
+    return Start(data, counters, best, [*remarks, *compare_settings(run, data)])
 
 
 def check_fits(data: CheckpointData, config: Config, spec: EnvironmentSpec) -> None:
@@ -204,10 +202,30 @@ def check_fits(data: CheckpointData, config: Config, spec: EnvironmentSpec) -> N
     if data.policy.spec != spec:
         raise UserError(f"{data.path} is of another environment than the run; {advice}")
     learner = build_learner(spec=spec, agent=config.agent, learner=config.learner, seed=0, device="cpu")
+    fresh = learner.state_dict()
     try:
         learner.load_state_dict(data.learner)
+        check_adam(learner.state_dict()["optimizer"], fresh["optimizer"], list(fresh["online"].values()))
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"{data.path} does not fit the run's settings ({_in_one_line(error)}); {advice}") from None
+
+
+def _read_state(data: CheckpointData) -> tuple[Counters, Score | None]:
+    try:
+        return Counters.from_json(data.state["counters"]), _read_score(data.state["best"])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(f"{data.path}/state.json is not of this version ({error}); start a new run") from None
+
+
+def _read_score(best: object) -> Score | None:
+    if best is None:
+        return None
+    if not isinstance(best, list) or len(best) != 3 or not all(type(each) in (int, float) for each in best):
+        raise ValueError("the best score is no list of three numbers")
+    score = (float(best[0]), float(best[1]), float(best[2]))
+    if not 0 <= score[0] <= 1 or not all(map(math.isfinite, score)):
+        raise ValueError(f"the best score is {score}")
+    return score
 
 
 def _in_one_line(error: Exception) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import tyro
 import yaml
@@ -26,6 +26,8 @@ from driver.run_directory import RunDirectory, newest_run
 from driver.store import is_uri
 
 RUNS = Path("runs")
+
+_END: Final = "...\n"  # of a YAML document
 
 # What may differ between a run and its continuation: its end, its surroundings, how it is watched.
 _CHANGEABLE = (
@@ -105,37 +107,39 @@ def parse_options(argv: Sequence[str]) -> LaunchOptions:
 
 def load_config(path: Path, base: Config | None = None) -> Config:
     """The settings of a YAML file on top of `base`; UserError with file and setting where it is wrong."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise UserError(f"{path} is nested too deeply to be settings") from None
-    if content is None:
-        content = {}
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected settings such as 'env: {{stages: [1-1]}}', got {type(content).__name__}")
-    try:
-        return _parse(list(_to_arguments(content, "")), base or Config())
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    return _to_config(path, _parse_yaml(path, _read_text(path)), base or Config())
 
 
-def _load_whole(path: Path) -> Config:
-    """The settings that a run wrote down; UserError where the file is cut short, whose rest would be the defaults'."""
-    config = load_config(path)
-    found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    missing = [name for name in (*_SECTIONS, "seed") if name not in found]
-    if missing:
-        raise UserError(f"{path} is cut short: it has no {missing[0]}; restore it, or start a new run")
-    return config
+class RunSettings(NamedTuple):
+    """The settings that a run wrote down."""
+
+    config: Config
+    missing: tuple[str, ...]  # those that it did not know, by dotted name; they are the defaults
+
+
+def load_run_settings(path: Path) -> RunSettings:
+    """Reads a run's `config.yaml`.
+
+    Raises:
+        UserError: the file is wrong or cut short, so that settings would silently be the defaults.
+    """
+    text = _read_text(path)
+    half_line = text.rpartition("\n")[2]
+    content = {} if half_line else _parse_yaml(path, text)
+    known = list(_KNOWN)
+    # Earlier versions wrote no mark at the end, but the settings in the same order.
+    if not text.endswith(_END) and not _holds(content, known[-1]):
+        raise UserError(
+            f"{path} is cut short: it does not end as a run's settings do; restore it, as from the copy in a "
+            "checkpoint, or start a new run"
+        )
+    missing = tuple(name for name in known if not _holds(content, name))
+    return RunSettings(_to_config(path, content, Config()), missing)
 
 
 def dump_config(config: Config) -> str:
-    """YAML that `load_config` reads back to the same settings."""
-    return yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
+    """YAML that `load_config` and `load_run_settings` read back to the same settings, with a mark at its end."""
+    return yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False, explicit_end=True)
 
 
 def flatten(config: Config) -> dict[str, Any]:
@@ -147,6 +151,11 @@ def flatten(config: Config) -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
+
+
+def show(value: Any) -> str:
+    """A setting's value as it is given on the command line."""
+    return " ".join(str(item) for item in value) if isinstance(value, list | tuple) else str(value)
 
 
 _KNOWN = flatten(Config())
@@ -165,8 +174,8 @@ def _resume(own: argparse.Namespace, arguments: Sequence[str]) -> LaunchOptions:
     else:
         path = Path(own.resume) if own.resume else own.run_dir or newest_run(RUNS)
     run = RunDirectory(path)
-    config, preset = _continuation(own, arguments, run, str(path))
-    return LaunchOptions(config, preset, run, resume=True, checkpoint=own.resume_from)
+    config, preset, remarks = _continuation(own, arguments, run, str(path))
+    return LaunchOptions(config, preset, run, resume=True, checkpoint=own.resume_from, remarks=remarks)
 
 
 def _resume_uri(own: argparse.Namespace, arguments: Sequence[str]) -> LaunchOptions:
@@ -179,17 +188,17 @@ def _resume_uri(own: argparse.Namespace, arguments: Sequence[str]) -> LaunchOpti
     parent = RUNS if own.run_dir is None else own.run_dir.parent
     with fetched_run(uri, parent) as fetched:
         run = RunDirectory(fetched.path)
-        config, preset = _continuation(own, arguments, run, uri, uri=uri)
+        config, preset, remarks = _continuation(own, arguments, run, uri, uri=uri)
         final = RunDirectory(own.run_dir or _fresh_path(config))
         fetched.path.rename(final.path)
-    remarks = (*fetched.remarks, f"{uri}/{fetched.copy} was fetched into {final.path}")
+    remarks = (*fetched.remarks, *remarks, f"{uri}/{fetched.copy} was fetched into {final.path}")
     return LaunchOptions(config, preset, final, resume=True, fetched=uri, remarks=remarks)
 
 
 def _continuation(
     own: argparse.Namespace, arguments: Sequence[str], run: RunDirectory, shown: str, **checkpoint: Any
-) -> tuple[Config, str]:
-    """Settings and preset of a run that is resumed.
+) -> tuple[Config, str, tuple[str, ...]]:
+    """Settings and preset of a run that is resumed, and remarks for the user.
 
     Args:
         own: `launch.py`'s own options.
@@ -202,12 +211,15 @@ def _continuation(
     preset = run.read_metadata()["preset"]
     if own.preset not in (None, preset):
         raise UserError(f"--preset {own.preset} contradicts {shown}, which was started with {preset}")
-    before = _load_whole(run.config_path)
+    before, missing = load_run_settings(run.config_path)
     before = dataclasses.replace(before, checkpoint=dataclasses.replace(before.checkpoint, **checkpoint))
     config = _with_arguments(_with_file(before, own.config), arguments)
-    _refuse_contradictions(flatten(before), flatten(config), shown)
+    settings = flatten(before)
+    _refuse_contradictions(settings, flatten(config), shown)
     validate(config)
-    return config, str(preset)
+    listed = ", ".join(f"{name} {show(settings[name])}" for name in missing)
+    remarks = (f"config.yaml is of an earlier version, and lacks what this one has: taken as {listed}",)
+    return config, str(preset), remarks if missing else ()
 
 
 def _run_of(checkpoint: Path) -> Path:
@@ -223,7 +235,7 @@ def _run_of(checkpoint: Path) -> Path:
 def _refuse_contradictions(before: dict[str, Any], after: dict[str, Any], run: str) -> None:
     changed = [key for key in after if after[key] != before[key] and not key.startswith(_CHANGEABLE)]
     if changed:
-        listed = ", ".join(f"{_option(key)} (the run has {_show(before[key])})" for key in changed)
+        listed = ", ".join(f"{_option(key)} (the run has {show(before[key])})" for key in changed)
         raise UserError(f"these settings contradict the run in {run}: {listed}; leave them out or start a new run")
 
 
@@ -235,6 +247,41 @@ def _fresh_path(config: Config) -> Path:
         number += 1
         path = RUNS / f"{stem}_{number}"
     return path
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+
+
+def _parse_yaml(path: Path, text: str) -> dict[Any, Any]:
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, a number of too many digits
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UserError(f"{path} is nested too deeply to be settings") from None
+    if not isinstance(content, dict | None):
+        raise UserError(f"{path}: expected settings such as 'env: {{stages: [1-1]}}', got {type(content).__name__}")
+    return content or {}
+
+
+def _holds(content: dict[Any, Any], name: str) -> bool:
+    """Whether a file's settings have one of this dotted name, whatever its value."""
+    section, dot, leaf = name.rpartition(".")
+    inner = content.get(section) if dot else content
+    return isinstance(inner, dict) and leaf in inner
+
+
+def _to_config(path: Path, content: dict[Any, Any], base: Config) -> Config:
+    try:
+        return _parse(list(_to_arguments(content, "")), base)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _with_file(config: Config, path: Path | None) -> Config:
@@ -316,10 +363,6 @@ def _looks_like_an_option(value: Any) -> bool:
 
 def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-def _show(value: Any) -> str:
-    return " ".join(str(item) for item in value) if isinstance(value, list | tuple) else str(value)
 
 
 def _plain(value: Any) -> Any:

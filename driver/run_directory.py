@@ -110,6 +110,13 @@ class RunDirectory:
         if not os.access(self.path, os.W_OK):
             raise UserError(f"--resume: {self.path} cannot be written")
 
+    def read_config(self) -> bytes:
+        """What is in `config.yaml` now; UserError where it cannot be read."""
+        try:
+            return self.config_path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{self.config_path} cannot be read: {error.strerror}") from None
+
     def read_metadata(self) -> dict[str, Any]:
         """What `create` wrote."""
         try:

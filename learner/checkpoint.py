@@ -5,8 +5,8 @@
 - `policy.pt`, `policy.json`: the online network or, where weights are averaged, the average: a policy file like any
   other (see `common.policy`);
 - `online.pt` (only beside an average), `target.pt`, `optimizer.pt`: the rest of the learner's state, plain tensors;
-- `state.json`: counters, random states, the run's configuration; whatever JSON the caller gives;
-- further files of the caller's;
+- `state.json`: counters, random states; whatever JSON the caller gives;
+- further files of the caller's, such as the run's settings and the replay;
 - `manifest.json`: size and SHA-256 of every other file, written last.
 
 A folder is filled under a temporary name, flushed to the disk and then renamed.
@@ -316,7 +316,13 @@ def _load_dict(path: Path) -> dict[str, Any]:
     value = load_tensors(path)
     if not isinstance(value, dict):
         raise UserError(f"checkpoint {path.parent} is damaged: {path.name} holds no state; take an earlier one")
-    if not _is_finite(value):
+    try:
+        finite = _is_finite(value)
+    except RuntimeError:  # sparse or quantized tensors, or containers without end
+        raise UserError(
+            f"checkpoint {path.parent} is damaged: {path.name} holds what no learner saves; take an earlier one"
+        ) from None
+    if not finite:
         raise UserError(f"checkpoint {path.parent} is damaged: {path.name} holds NaN or infinity; take an earlier one")
     return cast(dict[str, Any], value)
 

@@ -85,8 +85,10 @@ def _read_manifest(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
     manifest = read_json(path / MANIFEST)
     try:
         files, step = manifest["files"], manifest["step"]
-        well_formed = type(step) is int and all(
-            Path(name).name == name and {"bytes", "sha256"} <= entry.keys() for name, entry in files.items()
+        well_formed = (
+            type(step) is int
+            and step >= 0
+            and all(Path(name).name == name and {"bytes", "sha256"} <= entry.keys() for name, entry in files.items())
         )
     except (KeyError, TypeError, AttributeError):
         well_formed = False

@@ -26,6 +26,7 @@ from driver.counters import Counters
 from driver.mirror import open_files
 from driver.options import dump_config
 from driver.run_directory import RunDirectory
+from driver.run_settings import settings_writer
 from driver.store import open_store
 from learner.checkpoint import save_checkpoint
 from learner.factory import build_learner
@@ -154,8 +155,9 @@ OPTIONS = {
     "settings without end": ("--config deep.yaml", "nested too deeply"),
     "settings that ask for help": ("--config help.yaml", "['--help'] is not a value"),
     "settings that smuggle an option in": ("--config smuggled.yaml", "is not a value"),
-    "resume of emptied settings": ("--resume emptied", "cut short: it has no env"),
-    "resume of settings cut short": ("--resume cut", "cut short: it has no"),
+    "resume of emptied settings": ("--resume emptied", "is cut short"),
+    "resume of settings cut short": ("--resume cut", "is cut short"),
+    "resume of settings with a flipped bit": ("--resume flipped", "agent.gamma 0.17 instead of 0.97"),
     "resume of a checkpoint of another network": ("--resume other-network", "does not fit the run's settings"),
     "resume of a checkpoint of another environment": ("--resume other-environment", "is of another environment"),
     "resume of negative counters": ("--resume negative-counters", "env_steps is -5"),
@@ -183,11 +185,16 @@ def odd_runs(folder: Path, learner: dict[str, Any]) -> None:
         ("word-counters", GRID, fine | {"counters": words}),
         ("nan-score", GRID, fine | {"best": [float("nan"), 1.0, 2.0]}),
         ("renamed", GRID, fine),
+        ("flipped", GRID, fine),
         ("hollow", GRID, fine),
     ):
         run = RunDirectory(folder / name)
         run.create(dump_config(config), METADATA)
-        save_checkpoint(run.checkpoints, learner | {"updates": 5}, spec=SPEC, metadata={}, state=state)
+        save_checkpoint(
+            run.checkpoints, learner | {"updates": 5}, spec=SPEC, metadata={}, state=state, extra=settings_writer(run)
+        )
+    flipped = folder / "flipped/config.yaml"
+    flipped.write_text(flipped.read_text().replace("gamma: 0.97", "gamma: 0.17"))
     (folder / "emptied/config.yaml").write_text("")
     settings = folder / "cut/config.yaml"
     settings.write_text(settings.read_text().partition("learner:")[0])

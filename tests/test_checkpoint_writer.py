@@ -15,7 +15,7 @@ from driver import checkpoints
 from driver.checkpoints import CheckpointNotNowError, CheckpointWriter
 from driver.counters import Counters
 from driver.replay_files import ReplayNotSavedError
-from driver.run_directory import RunDirectory
+from tests.checkpoints import make_run
 
 
 class _State(dict[str, Any]):
@@ -30,7 +30,7 @@ def test_a_checkpoint_that_could_not_be_written_keeps_nothing_of_the_learners_st
 
     monkeypatch.setattr(checkpoints, "replay_writers", ask)
     monkeypatch.setattr(checkpoints, "actor_states_writer", lambda actors: {})
-    writer = CheckpointWriter(RunDirectory(tmp_path), Config(), environment_spec())
+    writer = CheckpointWriter(make_run(tmp_path / "run"), Config(), environment_spec())
     state = _State(updates=1)
     kept = weakref.ref(state)
     gc.disable()  # which would find it in the end, after several more

@@ -9,7 +9,7 @@ from common.config import Config
 from common.errors import UserError
 from common.presets import PRESETS
 from common.validation import validate
-from driver.options import RUNS, dump_config, flatten, load_config, parse_options
+from driver.options import RUNS, dump_config, flatten, load_config, load_run_settings, parse_options
 from driver.run_directory import RunDirectory, newest_run
 
 
@@ -153,6 +153,39 @@ def test_resume_refuses_contradictions_by_name_and_takes_what_may_change(tmp_pat
     assert "--env.stages (the run has 1-1)" in str(error.value)
     options = parse_options(["--resume", str(tmp_path / "run"), "--max-minutes", "5", "--actors.count", "2"])
     assert (options.config.max_minutes, options.config.actors.count, options.config.agent.gamma) == (5.0, 2, 0.5)
+
+
+def test_a_runs_settings_that_are_cut_at_any_byte_are_refused(tmp_path: Path) -> None:
+    arguments = "--env.stages 1-1 1-2 --agent.gamma 0.5 --seed 12345 --print-episodes"
+    config = parse_options(arguments.split()).config
+    whole, path = dump_config(config), tmp_path / "config.yaml"
+    mark = "...\n"
+    assert whole.endswith(mark)
+    accepted = []
+    for end in range(len(whole)):
+        path.write_text(whole[:end], encoding="utf-8")
+        try:
+            assert load_run_settings(path) == (config, ())
+            accepted.append(end)
+        except UserError as error:
+            reason = str(error)
+            if "is cut short" not in reason or "\n" in reason:
+                raise
+    # Without the mark alone it is as earlier versions wrote it, and nothing is missing.
+    assert accepted == [len(whole) - len(mark)]
+
+
+def test_settings_that_the_runs_version_did_not_have_are_told(tmp_path: Path) -> None:
+    config = _start(tmp_path / "run", "--agent.gamma", "0.5")
+    path = tmp_path / "run" / "config.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert "  watkins: true\n" in text
+    path.write_text(text.replace("  watkins: true\n", ""), encoding="utf-8")
+    options = parse_options(["--resume", str(tmp_path / "run")])
+    assert options.config == config
+    assert options.remarks == (
+        "config.yaml is of an earlier version, and lacks what this one has: taken as agent.watkins True",
+    )
 
 
 def test_flatten_names_every_setting_once() -> None:
