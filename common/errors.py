@@ -11,3 +11,7 @@ class UserError(Exception):
 
     The message says what is wrong and what to do.
     """
+
+
+class DivergedError(RuntimeError):
+    """The loss or its gradient is not finite; from where training was, it would come to that again."""

@@ -12,6 +12,10 @@ class NoAnswerError(RayError):
     """A process that is there does not answer."""
 
 
+class NoProgressError(RayError):
+    """A process answers, and gets nothing done where it could."""
+
+
 class _Call(NamedTuple):
     role: str
     done: Callable[[Any], None]

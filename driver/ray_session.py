@@ -44,6 +44,7 @@ class Session(NamedTuple):
 
     address: str | None  # None: private to this run
     size: ClusterSize  # at its start
+    folder: str | None  # of a private Ray's files
 
 
 @contextlib.contextmanager
@@ -66,7 +67,7 @@ def ray_session(address: str | None, *, private_cpus: int, object_store_mb: int)
             _start_private(folder, private_cpus, object_store_mb)
         else:
             _join(str(address))
-        yield Session(address, cluster_size())
+        yield Session(address, cluster_size(), folder)
 
 
 def _keep_off_the_terminal() -> None:

@@ -45,6 +45,7 @@ class Standstill:
         self._clock = clock
         self._actors = _Side(clock())
         self._learner = _Side(clock())
+        self._both_since: float | None = None  # that both only wait
 
     def take_actor(self, report: ActorReport) -> None:
         """Takes note of an actor's slice."""
@@ -60,12 +61,25 @@ class Standstill:
         """To be called often."""
         now = self._clock()
         actors, learner = self._actors.waits(now), self._learner.waits(now)
+        if not (actors and learner):
+            self._both_since = None
+        elif self._both_since is None:
+            self._both_since = now
         if actors and learner:
             self._tell("actors and learner wait for the replay: nothing came in or out", self._actors, self._learner)
         elif learner and self._actors.stands(now):
             self._tell("the learner waits for the actors: no transitions", self._learner)
         elif actors:
             self._tell("the actors wait for the learner: there was no room for their transitions", self._actors)
+
+    @property
+    def both_s(self) -> float:
+        """Seconds, after the first 30, for which actors and learner have been waiting for each other."""
+        return 0.0 if self._both_since is None else self._clock() - self._both_since
+
+    def excuse(self) -> None:
+        """There is a reason for it, or something was done about it: those seconds begin anew."""
+        self._both_since = None
 
     def _take(self, side: _Side, done: int, waits: bool, over: str) -> None:
         now = self._clock()

@@ -95,7 +95,7 @@ def _train(
             mirror = None if store is None else start_mirror(store, run, begin, config.checkpoint.keep)
             training = Training(options, plan, begin, limits, display, mirror, cluster)
             training.introduce(session)
-            return training.run(signals)
+            return training.run(signals, session)
 
 
 def _session(config: Config, address: str | None, display: Display) -> AbstractContextManager[Session]:

@@ -1,6 +1,7 @@
 """One training session, from its processes' start to its end."""
 
 import contextlib
+import functools
 import logging
 import os
 import time
@@ -14,6 +15,7 @@ from actors.remote import ActorReport, EvaluationReport
 from common.config import Config
 from common.errors import UserError, first_line
 from common.types import ShardStats
+from driver.abandoned import end_abandoned
 from driver.actor_states import read_actor_states
 from driver.checkpoints import CheckpointWriter, Start
 from driver.cluster import Cluster
@@ -24,6 +26,7 @@ from driver.elastic import ElasticActors
 from driver.episode_log import EpisodeLog
 from driver.evaluations import BestPolicy, describe, describe_briefly, protocol_options
 from driver.failures import RunFailedError
+from driver.final_calls import final_evaluation, final_shard_stats, learner_state
 from driver.head_watch import head_watch
 from driver.introduction import introduction
 from driver.limits import Limits
@@ -39,7 +42,6 @@ from driver.roles import Roles
 from driver.run_directory import RunDirectory
 from driver.saving import Saving
 from driver.slots import Listener
-from driver.standstill import Standstill
 from driver.stop import StopSignals
 from driver.supervisor import Supervisor
 from driver.window import Window
@@ -115,7 +117,6 @@ class Training:
         self._evaluated = counters.updates  # when an evaluation last began
         self._metrics = Metrics(self._run_dir, warn=self._event)
         self._episode_log = EpisodeLog(self._run_dir.episodes_path, episodes=counters.episodes, warn=self._event)
-        self._standstill = Standstill(self._event)
         self._watch = contextlib.ExitStack()
 
     def introduce(self, session: Session) -> None:
@@ -139,13 +140,14 @@ class Training:
         text = "".join(f"    {line}\n" for line in dump_config(config).splitlines())
         self._metrics.text("config", text, self._counters.env_steps)
 
-    def run(self, signals: StopSignals) -> int:
+    def run(self, signals: StopSignals, session: Session) -> int:
         """Runs to the end; returns the exit status."""
         with self._watch:
-            self._watch.enter_context(head_watch(ray.get_runtime_context().gcs_address, self._head_gone))
+            gone = functools.partial(self._head_gone, session)
+            self._watch.enter_context(head_watch(ray.get_runtime_context().gcs_address, gone))
             return self._run(signals)
 
-    def _head_gone(self) -> None:
+    def _head_gone(self, session: Session) -> None:
         """Ends the program at once: whatever waits for Ray now waits in vain, until Ray ends it without a word."""
         self._event(
             "launch.py: error: Ray's server is gone, and with it what the processes did since the last checkpoint"
@@ -153,14 +155,14 @@ class Training:
         again = "" if self._cluster is None else "start the cluster again (`ray up` or `ray start`), and "
         self._event(f"{again}go on with: python launch.py --resume {self._run_dir.path}")
         self._display.restore()
+        if session.folder is not None:
+            end_abandoned(session.folder)
         os._exit(1)
 
     def _run(self, signals: StopSignals) -> int:
         data = self._begin.data
         try:
             actors = {} if data is None else read_actor_states(data.extra)
-            if actors:
-                self._event("the actors' episodes go on where they were")
             self._supervisor.start(None if data is None else data.learner, self._fill, actors)
             ending = self._loop(signals)
             return self._finish(ending, signals)
@@ -198,7 +200,6 @@ class Training:
                 return ending
             if self._elastic is not None:
                 self._elastic.follow(now)
-            self._standstill.look()
             if now - self._last_tick >= _TICK_S:
                 self._tick()
             if now >= next_redraw:
@@ -226,7 +227,7 @@ class Training:
         """After a failure: a checkpoint of the learner if that is still there, and how to go on."""
         self._saving.wait()
         with contextlib.suppress(RunFailedError):
-            self._saving.save(self._supervisor.learner_state(_SALVAGE_TIMEOUT_S))
+            self._saving.save(learner_state(self._supervisor, _SALVAGE_TIMEOUT_S))
         self._finish_mirror(signals)
         try:
             newest = newest_checkpoint(self._run_dir.checkpoints)
@@ -242,13 +243,13 @@ class Training:
         self._event(f"{ending}: stopping …")
         self._ended = time.monotonic()
         self._supervisor.stop(_STOP_TIMEOUT_S)
-        state = self._supervisor.learner_state(_STOP_TIMEOUT_S)
-        self._supervisor.final_shard_stats(_STATS_TIMEOUT_S)
+        state = learner_state(self._supervisor, _STOP_TIMEOUT_S)
+        final_shard_stats(self._supervisor, _STATS_TIMEOUT_S)
         saved = self._saving.save(state)
         if signals.received is None:
             best = self._best.score
-            self._supervisor.final_evaluation(
-                self._best.clear_rate, _FINAL_EVALUATION_S, lambda: signals.received is not None
+            final_evaluation(
+                self._supervisor, self._best.clear_rate, _FINAL_EVALUATION_S, lambda: signals.received is not None
             )
             if self._best.score != best:
                 saved = self._saving.save(state)
@@ -273,7 +274,6 @@ class Training:
 
     def _actor(self, report: ActorReport) -> None:
         self._window.take_actor(report)
-        self._standstill.take_actor(report)
         self._status.take(report.episodes)
         self._episode_log.take_episodes(report.episodes)
         self._counters.env_steps += report.env_steps
@@ -284,7 +284,6 @@ class Training:
 
     def _learner(self, report: LearnerReport) -> None:
         self._window.take_learner(report)
-        self._standstill.take_learner(report)
         self._episode_log.take_losses(report.total_updates, report.losses)
         self._counters.updates = report.total_updates
         self._counters.samples += report.samples

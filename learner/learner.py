@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from common.errors import DivergedError
 from common.networks import Architecture, build_network, flatten, to_inputs
 from common.precision import Precision, uses_bfloat16
 from common.schedules import late_change, linear
@@ -158,7 +159,7 @@ class Learner:
         """One step of gradient descent on a batch.
 
         Raises:
-            RuntimeError: the loss or its gradient is not finite; the weights stay those of the update before.
+            DivergedError: the loss or its gradient is not finite; the weights stay those of the update before.
         """
         return self.finish(self.start(self.prepare(batch)))
 
@@ -205,14 +206,14 @@ class Learner:
         """The result of an update.
 
         Raises:
-            RuntimeError: its loss or gradient is not finite; the weights stay those of the update before, also where
+            DivergedError: its loss or gradient is not finite; the weights stay those of the update before, also where
                 further updates were started.
         """
         result = started.read()
         if not np.isfinite([result.loss, result.grad_norm]).all():
             self.updates = started.number - 1
             self._step.forgive()
-            raise RuntimeError(
+            raise DivergedError(
                 f"the loss is not finite at update {started.number} (loss {result.loss}, gradient norm "
                 f"{result.grad_norm}): a smaller learning rate or gradient norm may help"
             )

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 import driver.head_watch
 from driver.head_watch import head_watch
-from tests.launching import GRID, descendants, finish, progress, start, wait_for
+from tests.launching import GRID, all_gone, descendants, finish, progress, start, wait_for
 
 
 def test_a_server_that_goes_away_for_good_is_told_once_and_one_that_is_there_never(
@@ -48,11 +49,17 @@ def test_nothing_is_told_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_without_rays_server_ends_with_the_reason_and_how_to_go_on(tmp_path: Path) -> None:
+def test_a_run_without_rays_server_ends_with_the_reason_and_how_to_go_on_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = Path(tempfile.mkdtemp(prefix="ray-"))  # not tmp_path: the paths of sockets must be short
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "torch"))  # one per user, empty; it stays
     run = tmp_path / "run"
     process = start(run, *GRID, "--checkpoint.interval-s", "2")
     wait_for(lambda: any((run / "checkpoints").glob("step-*")), process)
-    server = next(pid for pid, title in descendants(process.pid).items() if "gcs_server" in title)
+    children = descendants(process.pid)
+    server = next(pid for pid, title in children.items() if "gcs_server" in title)
     os.kill(server, signal.SIGKILL)
     status, out, err = finish(process)
     assert (status, err) == (1, "")
@@ -61,3 +68,6 @@ def test_a_run_without_rays_server_ends_with_the_reason_and_how_to_go_on(tmp_pat
     assert again
     assert Path(again[1]) == run
     assert progress(run)
+    assert all_gone(list(children), 5)
+    assert list(temporary.iterdir()) == []
+    temporary.rmdir()

@@ -83,6 +83,21 @@ def test_both_waiting_is_the_replays() -> None:
     assert len(run.go(5, actors="busy", learner="busy")) == 2
 
 
+def test_how_long_both_have_waited_is_known_unless_there_is_a_reason_or_one_of_them_says_nothing() -> None:
+    run = Run()
+    run.go(40, actors="waiting", learner="waiting")
+    assert run.standstill.both_s == pytest.approx(10, abs=1)
+    run.standstill.excuse()
+    run.go(20, actors="waiting", learner="waiting")
+    assert run.standstill.both_s == pytest.approx(20, abs=1)
+    run.go(10, actors="waiting", learner="silent")
+    assert run.standstill.both_s == 0
+    run.go(20, actors="waiting", learner="waiting")
+    assert run.standstill.both_s == pytest.approx(20, abs=1)
+    run.go(1, actors="busy", learner="waiting")
+    assert run.standstill.both_s == 0
+
+
 @pytest.mark.parametrize(
     ("actors", "learner"),
     [("busy", "busy"), ("busy", "waiting"), ("waiting", "busy"), ("silent", "silent"), ("busy", "silent")],
