@@ -25,9 +25,11 @@ from common.process import tune_process
 from common.seeding import role_seed
 from common.types import Episode, Weights
 
+EVALUATION_ENVS = 8
+"""Environments of an evaluator, at most."""
+
 _BLOCKED_POLL_S = 0.1
 _ANSWER_S = 1.0  # for an answer that is waited for
-_EVALUATION_ENVS = 8
 _FRAMES_PER_GIF_FRAME = 2  # an evaluation's animation is kept small: it goes into TensorBoard's file
 
 
@@ -212,7 +214,7 @@ class RemoteEvaluator:
         spec = environment_spec(name=env.name, actions=env.actions, frame_stack=env.frame_stack)
         max_steps = evaluation_max_steps(env.name, stages, evaluation.max_steps)
         settings = replace(env, noop_max=evaluation.noop_max, max_steps=max_steps, stages=stages)
-        count = min(_EVALUATION_ENVS, evaluation.episodes * len(self._stages))
+        count = min(EVALUATION_ENVS, evaluation.episodes * len(self._stages))
         self._envs = [make_environment(**asdict(settings), seed=self._seed) for _ in range(count)]
         self._policy = Policy(
             build_network(spec, agent.dueling, 0, agent.network, agent.layer_norm, agent.quantiles), spec, {}

@@ -126,6 +126,11 @@ def _check_combinations(config: Config) -> None:
         )
     if config.learner.random_shift and config.env.name == "gridworld":
         raise UserError("--learner.random-shift moves pictures, and the gridworld has none; leave it at 0")
+    if config.eval.max_episodes < config.eval.episodes:
+        raise UserError(
+            f"--eval.max-episodes {config.eval.max_episodes} is less than --eval.episodes {config.eval.episodes}, "
+            "which every evaluation plays: raise the one or lower the other"
+        )
     if replay.min_size > replay.capacity:
         raise UserError(
             f"--replay.min-size {replay.min_size} exceeds --replay.capacity {replay.capacity}: "
@@ -141,6 +146,11 @@ def _check_combinations(config: Config) -> None:
         raise UserError(
             f"--replay.min-size {replay.min_size} is too close to --replay.capacity {replay.capacity}: a shard of "
             f"{per_shard} may hold {chunk} less than that while it makes room for a chunk; lower the minimum"
+        )
+    if batch > replay.capacity:
+        raise UserError(
+            f"--learner.batch-size {batch} exceeds --replay.capacity {replay.capacity}: no batch would be without "
+            "repetitions; lower the batch size, or raise the capacity"
         )
     needed = (chunk * replay.samples_per_insert + batch) / 2
     if replay.error_buffer is not None and replay.error_buffer < needed:

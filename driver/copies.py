@@ -221,15 +221,16 @@ def read_owner(store: Store) -> dict[str, Any]:
 
 
 def check_writable(store: Store) -> None:
-    """Writes and removes a file.
+    """Writes and removes a file; nothing is left.
 
     Raises:
         StoreError: one of both cannot be done.
     """
     store.check_parent()
     probe = f".probe-{secrets.token_hex(8)}"
-    store.write(probe, b"x")
-    store.remove(probe)
+    with store.leaving_no_folder():
+        store.write(probe, b"x")
+        store.remove(probe)
 
 
 def refuse_others(store: Store, option: str, run: str | None, step: int, *, take_back: bool) -> None:

@@ -12,10 +12,6 @@ from common.validation import largest_chunk
 from replay.memory import bytes_per_transition
 from replay.rate_limiter import RateLimiter, minimum_error_buffer
 
-# Proportional set sizes, PyTorch included, with a margin: an actor of eight environments was measured at 237 MB.
-_PLAYER_BYTES = 300 * 2**20  # an actor or the evaluator
-_LEARNER_BYTES = 450 * 2**20
-_SHARD_BYTES = 150 * 2**20  # without its contents
 # Of the samples per insert, by which they may be off when sampling begins.
 _TOLERANCE = 0.1
 
@@ -91,17 +87,6 @@ def transition_bytes(config: Config, spec: EnvironmentSpec) -> int:
     """Estimated bytes of one stored transition, all-in."""
     chunk = config.actors.chunk_length
     return bytes_per_transition(spec, (chunk + spec.frame_stack - 1 + config.agent.n_step) / chunk)
-
-
-def memory_for_replay(config: Config, plan: Plan, available_bytes: int) -> int:
-    """What a private Ray's other parts leave of the machine's memory."""
-    others = plan.actors * _PLAYER_BYTES + config.ray.object_store_mb * 2**20
-    return memory_beside_learner(config, available_bytes) - others
-
-
-def memory_beside_learner(config: Config, available_bytes: int) -> int:
-    """What learner, evaluator and the shards' own programs leave of their node's memory in a cluster."""
-    return available_bytes - config.eval.enabled * _PLAYER_BYTES - _LEARNER_BYTES - config.replay.shards * _SHARD_BYTES
 
 
 def error_buffer(config: Config) -> float:

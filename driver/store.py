@@ -3,14 +3,16 @@
 fsspec's own library for S3 pins versions that others of our dependencies exclude, while pyarrow needs no other package.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import fsspec
 
 from common.errors import UserError, first_line
+from driver.credentials import refuse_credentials
 
 _PIECE_BYTES: Final = 4 * 2**20
 _WITHOUT_FOLDERS: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oci", "oss"})
@@ -58,6 +60,17 @@ class Store:
         if self._has_folders and not self._guarded(lambda: self._files.exists(parent)):
             raise StoreError(f"there is no folder {parent}; mount it or make it")
 
+    @contextlib.contextmanager
+    def leaving_no_folder(self) -> Iterator[None]:
+        """Removes the URI's own folder at the end, where the block has made it and nothing is in it."""
+        is_new = self._has_folders and not self._guarded(lambda: self._files.exists(self._root))
+        try:
+            yield
+        finally:
+            if is_new:
+                with contextlib.suppress(StoreError):  # there is none, or another session has begun to use it
+                    self._guarded(self._remove_if_empty)
+
     def read(self, path: str) -> bytes:
         """The bytes of a small file."""
         return self._guarded(lambda: bytes(self._files.cat_file(self._at(path))))
@@ -102,6 +115,10 @@ class Store:
             return {}
         return {name[len(self._root) + 1 :]: int(entry["size"]) for name, entry in found.items()}
 
+    def _remove_if_empty(self) -> None:
+        if not self._sizes():  # asked, because some file systems would remove what is in it too
+            self._files.rmdir(self._root)
+
     def _put(self, path: str, fill: Callable[[Any], _Result]) -> _Result:
         name = self._at(path)
         if self._has_folders:
@@ -132,16 +149,15 @@ def open_store(option: str, uri: str) -> Store:
         uri: such as file:///mnt/shared/mario or s3://bucket/mario.
 
     Raises:
-        UserError: it is no URI, of a scheme that is unknown or whose library is missing, or holds a password.
+        UserError: it is no URI, of a scheme that is unknown or whose library is missing, or holds credentials.
     """
+    refuse_credentials(option, uri)
     try:
         parts = urlsplit(uri)
     except ValueError as error:
         raise UserError(f"{option} {uri}: {error}") from None
     if not is_uri(uri):
         raise UserError(f"{option} {uri}: no URI; write file:///PATH for a folder, or such as s3://BUCKET/PATH")
-    if parts.password is not None:
-        raise UserError(f"{option}: the URI holds a password, which would be kept with the run; give it otherwise")
     if parts.scheme in ("file", "local") and (parts.netloc or parts.path in ("", "/")):
         raise UserError(f"{option} {uri}: write file:///PATH, with three slashes and a folder's whole path")
     try:

@@ -1,6 +1,7 @@
 """From options to a run that goes on; what cannot be is refused before anything starts, as far as that is known."""
 
 import logging
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -9,16 +10,17 @@ import torch
 from actors.environment import environment_spec
 from common.config import Config
 from common.errors import UserError
+from common.types import EnvironmentSpec
 from driver.checkpoints import Start, check_fits, read_start
 from driver.cluster import look_around
 from driver.display import Display
 from driver.limits import Limits
+from driver.memory import Part, learner_and_beside, room_for_replay, whole_machine
 from driver.mirror_start import check_mirror, start_mirror
 from driver.options import LaunchOptions, dump_config
-from driver.plan import Plan, machine_cores, make_plan, memory_beside_learner, memory_for_replay, transition_bytes
+from driver.plan import Plan, machine_cores, make_plan, transition_bytes
 from driver.provenance import describe_origin
 from driver.ray_session import Session, ray_session
-from driver.roles import Roles
 from driver.run_directory import RunDirectory
 from driver.stop import StopSignals
 from driver.store import Store
@@ -46,9 +48,7 @@ def train(options: LaunchOptions, ray_address: str | None) -> int:
     if options.resume and reached is not None:
         raise UserError(f"the run in {run.path} is complete: {reached}; raise that limit to go on with it")
     if begin.data is not None:
-        env = options.config.env
-        spec = environment_spec(name=env.name, actions=env.actions, frame_stack=env.frame_stack)
-        check_fits(begin.data, options.config, spec)
+        check_fits(begin.data, options.config, _spec(options.config))
     begin.remarks.extend(options.remarks)
     store = _store(options, begin)
     # From here on, because an interrupt inside of Ray's start would crash it; and again after it.
@@ -80,10 +80,8 @@ def _train(
             plan = make_plan(config, cpus=machine_cores(), gpus=session.size.gpus, private=True)
         else:
             plan = cluster.plan
-            each = transition_bytes(config, Roles(config, plan).spec)
             home = cluster.placement.home
-            room = memory_beside_learner(config, home.memory_bytes if home else 0)
-            check_memory(config.replay.capacity, each, room)
+            _check_room(config, learner_and_beside(config, plan, _spec(config)), home.memory_bytes if home else 0)
         if options.resume:
             begin.counters.sessions += 1
         else:
@@ -136,13 +134,17 @@ def _check_memory_here(config: Config, plan: Plan) -> None:
             f"--ray.object-store-mb {config.ray.object_store_mb} is more than half of the memory that is available, "
             f"{available / 2**30:.1f} GiB; a few hundred are ample"
         )
-    room = memory_for_replay(config, plan, available)
-    if room <= 0:
-        raise UserError(
-            f"{plan.actors} actors with the other processes take {(available - room) / 2**30:.1f} GiB, but "
-            f"{available / 2**30:.1f} GiB are available; lower --actors.count"
-        )
-    check_memory(config.replay.capacity, transition_bytes(config, Roles(config, plan).spec), room)
+    _check_room(config, whole_machine(config, plan, _spec(config)), available)
+
+
+def _check_room(config: Config, others: Sequence[Part], available_bytes: int) -> None:
+    each = transition_bytes(config, _spec(config))
+    check_memory(config.replay.capacity, each, room_for_replay(others, available_bytes))
+
+
+def _spec(config: Config) -> EnvironmentSpec:
+    env = config.env
+    return environment_spec(name=env.name, actions=env.actions, frame_stack=env.frame_stack)
 
 
 def _log_to(path: Path) -> None:

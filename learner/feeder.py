@@ -19,6 +19,11 @@ _MAX_PRIORITY_UPDATES = 16
 _READER_TIMEOUT_S = 0.02
 
 
+def ready_batches(prefetch: int) -> int:
+    """Batches that a learner has at hand which takes so many at once from the shards; see `BatchFeeder`."""
+    return min(MOST_READY_BATCHES, prefetch - 1)
+
+
 class BatchReader(Protocol):
     """Where the learner's batches come from."""
 

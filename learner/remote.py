@@ -15,7 +15,7 @@ from common.config import AgentConfig, LearnerConfig
 from common.process import give_back_memory, tune_process
 from common.types import Batch, EnvironmentSpec
 from learner.factory import build_learner
-from learner.feeder import MOST_READY_BATCHES, BatchFeeder, BatchReader, FedBatch
+from learner.feeder import BatchFeeder, BatchReader, FedBatch, ready_batches
 from learner.learner import StartedUpdate
 
 _BATCH_POLL_S = 0.1
@@ -72,7 +72,7 @@ class RemoteLearner:
         reader.set_memory(self._learner.empty_frames)
         # With one training thread the feeder's has time for the target network; with more it would hold them up.
         prepare = partial(self._learner.prepare, with_target=threads == 1)
-        self._feeder = BatchFeeder(reader, prepare, min(MOST_READY_BATCHES, learner.prefetch - 1))
+        self._feeder = BatchFeeder(reader, prepare, ready_batches(learner.prefetch))
         self._broadcast_period = learner.broadcast_period
         self._version = version
         self._waited_s = 0.0  # in the slice that runs

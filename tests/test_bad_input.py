@@ -48,13 +48,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(os, "environ", os.environ.copy())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(driver.train, "ray_session", accepted)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)  # whatever this machine has
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     return tmp_path
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Every file's bytes by path, and the folders."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 Capture = pytest.CaptureFixture[str]
@@ -94,10 +96,24 @@ OPTIONS = {
     "tree backup over uncut windows": ("--agent.no-watkins", "--agent.no-watkins"),
     "exploring targets without discount": ("--agent.target-epsilon 0.1 --agent.gamma 1", "--agent.gamma 1"),
     "sticky for ever": ("--env.sticky-actions 1", "--env.sticky-actions 1"),
+    "evaluations of more episodes than they may have": ("--eval.episodes 100", "--eval.max-episodes 64 is less"),
+    "evaluations that end before they begin": ("--eval.episodes 100 --eval.max-episodes 1", "--eval.max-episodes 1 is"),
     "no episodes": ("--eval.episodes 0", "--eval.episodes 0"),
     "mirror without a scheme": ("--checkpoint.uri binary", "no URI; write file:///PATH"),
     "mirror of an unknown scheme": ("--checkpoint.uri nothing://there/x", "nothing"),
     "mirror with a password": ("--checkpoint.uri sftp://a:b@host/x", "holds a password"),
+    "mirror with a password in a chain": (
+        "--checkpoint.uri simplecache::memory://a:secret@host/x",
+        "put it where the storage's library looks instead",
+    ),
+    "mirror with a key": (
+        "--checkpoint.uri memory://secret@host/x",
+        "put it where the storage's library looks instead",
+    ),
+    "mirror of a run that does not fit": (
+        "--checkpoint.uri file://{here}/absent --replay.capacity 100000000000 --ray.address local",
+        "GiB",
+    ),
     "mirror below a file": ("--checkpoint.uri file://{here}/binary/x", "cannot be written"),
     "mirror on no disk": ("--checkpoint.uri file://{here}/no-disk/x", "no-disk; mount it or make it"),
     "mirror of another run": ("--checkpoint.uri file://{here}/mirror", "holds another run's checkpoints"),
@@ -111,6 +127,9 @@ OPTIONS = {
     "impatience": ("--ray.hang-s 0.1", "--ray.hang-s 0.1"),
     "samples of nothing": ("--replay.samples-per-insert 0", "--replay.samples-per-insert 0"),
     "capacity beyond memory": ("--replay.capacity 100000000000", "GiB"),
+    "batch beyond the replay": ("--learner.batch-size 1000000", "exceeds --replay.capacity 100000"),
+    "batches beyond the replay": ("--learner.batch-size 1000000 --learner.prefetch 64", "exceeds --replay.capacity"),
+    "batch beyond a replay of a size": ("--learner.batch-size 150000 --replay.capacity 100000", "lower the batch size"),
     "batch beyond the error buffer": ("--learner.batch-size 4096 --replay.error-buffer 600", "deadlock"),
     "more shards than room": ("--replay.shards 1000", "shards leaves"),
     "no such core": ("--env.core snes", "--env.core"),
@@ -118,6 +137,7 @@ OPTIONS = {
     "cuda where there is none": ("--learner.device cuda", "no GPU"),
     "ray's auto": ("--ray.address auto", "auto"),
     "no address": ("--ray.address nowhere", "nowhere"),
+    "address of another program": ("--ray.address 127.0.0.1:{busy}", "no Ray answers"),
     "address where nothing answers": ("--ray.address 127.0.0.1:{port}", "no Ray answers"),
     "folder as settings": ("--config .", "cannot read"),
     "bytes as settings": ("--config binary", "YAML"),
@@ -238,15 +258,31 @@ def runs(folder: Path) -> None:
 def test_launch_refuses(case: str, folder: Path, capsys: Capture) -> None:
     arguments, expected = OPTIONS[case]
     checkpoints = {name: next((folder / name / "checkpoints").iterdir()) for name in ("complete", "damaged")}
-    with socket.socket() as free:
+    with socket.socket() as free, socket.create_server(("127.0.0.1", 0)) as busy:
         free.bind(("127.0.0.1", 0))
-        refused(
-            launch.main,
-            arguments.format(port=free.getsockname()[1], here=folder, **checkpoints),
-            expected,
-            folder,
-            capsys,
-        )
+        ports = {"port": free.getsockname()[1], "busy": busy.getsockname()[1]}
+        refused(launch.main, arguments.format(here=folder, **ports, **checkpoints), expected, folder, capsys)
+
+
+BEYOND_SMALL_MACHINES = {
+    "environments": (
+        "--actors.count 2 --actors.envs-per-actor 1024",
+        "lower --actors.count or --actors.envs-per-actor",
+    ),
+    "actors": ("--actors.count 64", "lower --actors.count or --actors.envs-per-actor"),
+    "batch": ("--actors.count 1 --learner.batch-size 90000", "lower --learner.batch-size or --learner.prefetch"),
+    "batches on their way": ("--actors.count 1 --learner.batch-size 4096 --learner.prefetch 64", "--learner.prefetch"),
+    "shards": ("--actors.count 1 --replay.shards 100", "lower --replay.shards"),
+}
+
+
+@pytest.mark.parametrize("case", BEYOND_SMALL_MACHINES)
+def test_launch_refuses_what_a_small_machine_cannot_hold(
+    case: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(driver.train, "available_memory", lambda: 4 << 30)
+    arguments, expected = BEYOND_SMALL_MACHINES[case]
+    refused(launch.main, arguments, expected, folder, capsys)
 
 
 def save_mario(path: Path) -> None:
@@ -345,4 +381,4 @@ def test_ctrl_c_while_ray_starts_leaves_nothing_of_a_run_that_was_fetched(
 
 
 def test_there_are_at_least_sixty_cases() -> None:
-    assert len(OPTIONS) + len(POLICIES) + len(PLACES) + 5 >= 60
+    assert len(OPTIONS) + len(BEYOND_SMALL_MACHINES) + len(POLICIES) + len(PLACES) + 5 >= 60

@@ -67,11 +67,16 @@ def test_a_replay_that_the_heads_memory_cannot_hold_is_refused_whatever_the_work
 ) -> None:
     with ray_cluster(monkeypatch, head_cpus=2, memory=2**30) as cluster:
         join(cluster, 2)
-        status, _, err = finish(start(tmp_path / "run", *GRID, "--ray.address", cluster.address))
-    assert status == 2
-    assert err.startswith("launch.py: error: a replay of 4,000 transitions does not fit into memory")
-    assert err.count("\n") == 1
-    assert not (tmp_path / "run").exists()
+        for options, words in (
+            ("--replay.capacity 1000000", "a replay of 1,000,000 transitions does not fit into memory"),
+            ("--replay.shards 8", "beside the replay's contents the run takes 1.8 GiB of memory"),
+        ):
+            run = tmp_path / "run"
+            status, _, err = finish(start(run, *GRID, *options.split(), "--ray.address", cluster.address))
+            assert status == 2
+            assert err.startswith(f"launch.py: error: {words}")
+            assert err.count("\n") == 1
+            assert not run.exists()
 
 
 def install(folder: Path) -> Path:

@@ -344,8 +344,9 @@ def test_each_limit_ends_the_run(limit: str, tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_gets_one_line_status_2_and_no_run_directory(
-    arguments: list[str], expected: str, tmp_path: Path
+    arguments: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # whatever this machine has
     run = tmp_path / "run"
     status, _, err = finish(start(run, *arguments))
     assert status == 2

@@ -9,11 +9,13 @@ from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import known_implementations
 
 from common.errors import UserError
 from driver.copies import Ownership, find_copies, identity, new_name, prune, publish, set_aside_newer
+from driver.credentials import refuse_credentials
 from driver.fetching import fetched_run
 from driver.mirror import Mirror, open_files
 from driver.mirror_start import check_mirror
@@ -326,6 +328,35 @@ def test_a_run_does_not_write_over_another_ones_checkpoints(store: Store, run: R
     assert store.sizes() == before
 
 
+@pytest.mark.parametrize("was_there", [True, False])
+def test_looking_whether_a_place_can_be_written_makes_no_folder(was_there: bool, uri: str, tmp_path: Path) -> None:
+    files, root = fsspec.core.url_to_fs(uri)
+    if was_there:
+        files.mkdir(root)
+    check_mirror(uri, RunDirectory(tmp_path / "run"), None, take_back=False)
+    assert files.exists(root) == was_there
+    assert not was_there or files.ls(root) == []
+
+
+def test_looking_whether_a_place_can_be_written_leaves_no_folder_where_it_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(LocalFileSystem, "_open", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        check_mirror(f"file://{tmp_path}/mirror", RunDirectory(tmp_path / "run"), None, take_back=False)
+    assert not (tmp_path / "mirror").exists()
+
+
+def test_what_another_session_wrote_meanwhile_stays(uri: str) -> None:
+    store = open_store("--checkpoint.uri", uri)
+    with store.leaving_no_folder():
+        store.write("owner.json", b"{}")
+    assert store.read("owner.json") == b"{}"
+
+
 def test_a_run_that_went_on_elsewhere_is_not_gone_back_on_unasked(store: Store, run: RunDirectory) -> None:
     mirror_of(run, store)
     publish_step(store, run, 30)
@@ -356,6 +387,14 @@ def test_what_is_newer_than_a_chosen_checkpoint_is_set_aside_and_not_removed(
         ("file:///", "three slashes"),
         ("memory://", "name a folder"),
         ("sftp://user:secret@host/x", "holds a password"),
+        ("sftp://user:secret@[::1]/x", "holds a password"),
+        ("sftp://user%3Asecret@host/x", "holds a password"),
+        ("s3://secret@bucket/x", "holds a password"),
+        ("memory://secret@host/x", "holds a password"),
+        ("simplecache::memory://a:secret@host/x", "holds a password"),
+        ("simplecache::memory://secret@host/x", "holds a password"),
+        ("zip://x::memory://a:secret@host/x", "holds a password"),
+        ("abfs://container@account.dfs.core.windows.net/x?sig=secret", "holds a password"),
         ("file:///no/such/disk/x", "there is no folder /no/such/disk; mount it"),
         ("file:///proc/1/x", "cannot be written"),
     ],
@@ -365,6 +404,21 @@ def test_a_place_that_cannot_be_is_refused_in_one_line(uri: str, expected: str, 
         check_mirror(uri, RunDirectory(tmp_path), None, take_back=False)
     assert "\n" not in str(error.value)
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "sftp://login@host/x",
+        "simplecache::sftp://login@host/x",
+        "abfs://container@account.dfs.core.windows.net/x",
+        "gs://anonymous@bucket/x",
+        "s3://bucket/x?region=eu-central-1&endpoint_override=localhost:9000",
+        "file:///mnt/someone@work/x",
+    ],
+)
+def test_a_name_that_is_no_secret_may_be_in_a_uri(uri: str) -> None:
+    refuse_credentials("--checkpoint.uri", uri)
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from common.config import ActorsConfig, Config, EnvConfig, LearnerConfig
 from common.errors import UserError
 from common.presets import PRESETS
 from common.validation import largest_chunk
-from driver.plan import error_buffer, make_plan, memory_beside_learner, memory_for_replay
+from driver.plan import error_buffer, make_plan
 from replay.rate_limiter import minimum_error_buffer
 from tests.cores import needs_fceumm
 
@@ -65,18 +65,6 @@ def test_cuda_is_refused_where_there_is_none_and_left_alone_when_the_cpu_is_aske
 def test_on_a_cluster_no_core_is_promised_twice() -> None:
     plan = make_plan(CONFIG, cpus=2, gpus=0, private=False)
     assert plan.cpus == 2
-
-
-def test_the_memory_left_for_the_replay_falls_by_300_mib_per_actor() -> None:
-    few = make_plan(replace(CONFIG, actors=ActorsConfig(count=1)), cpus=2, gpus=0, private=True)
-    many = make_plan(replace(CONFIG, actors=ActorsConfig(count=64)), cpus=2, gpus=0, private=True)
-    left = [memory_for_replay(CONFIG, plan, 24 << 30) for plan in (few, many)]
-    assert left[0] - left[1] == 63 * 300 * 2**20
-    assert left[1] > CONFIG.replay.capacity * 1_400
-
-
-def test_learner_evaluator_and_shards_come_off_their_nodes_memory_in_a_cluster() -> None:
-    assert memory_beside_learner(CONFIG, 8 << 30) == (8 << 30) - (450 + 300 + 150) * 2**20
 
 
 def test_the_limiters_tolerance_is_a_tenth_of_the_first_samples_or_twice_the_smallest() -> None:
