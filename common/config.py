@@ -155,9 +155,9 @@ class LearnerConfig:
     """Transitions per update."""
     learning_rate: float = 2.5e-4
     """Adam's step size."""
-    learning_rate_final: float | None = 5e-5
+    learning_rate_final: float | None = 1e-5
     """Step size that it decays to, linearly over the first `learning_rate_decay_updates`; constant if not given."""
-    learning_rate_decay_updates: int = 40_000
+    learning_rate_decay_updates: int = 60_000
     """Updates until the step size is at its final value."""
     adam_epsilon: float = 1e-6
     """Adam's denominator offset."""
@@ -192,7 +192,7 @@ class EvalConfig:
 
     enabled: bool = True
     """Whether the run has an evaluator."""
-    interval_s: float = 150.0
+    interval_s: float = 200.0
     """Seconds from the start of one evaluation to the start of the next."""
     episodes: int = 16
     """Episodes per stage and evaluation."""

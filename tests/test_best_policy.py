@@ -33,15 +33,23 @@ def _saved_updates(tmp_path: Path) -> object:
     return load_policy(tmp_path / "best.pt").metadata["updates"]
 
 
-def test_more_clears_beat_a_larger_x_and_x_decides_among_equal_clears(tmp_path: Path) -> None:
+def test_more_clears_beat_a_larger_x_and_x_decides_among_few_equal_clears(tmp_path: Path) -> None:
     best, counters = _best(tmp_path), Counters(env_steps=7)
-    assert best.consider(_report([False, False], 3_000, seed=1), counters)
-    assert best.consider(_report([True, False], 500, seed=2), counters)
-    assert not best.consider(_report([False, False], 3_100, seed=3), counters)
+    assert best.consider(_report([False, False, False], 3_000, seed=1), counters)
+    assert best.consider(_report([True, False, False], 500, seed=2), counters)
+    assert not best.consider(_report([False, False, False], 3_100, seed=3), counters)
     assert _saved_updates(tmp_path) == 200
-    assert best.consider(_report([True, False], 501, seed=4), counters)
-    assert not best.consider(_report([True, False], 500, seed=5), counters)
+    assert best.consider(_report([True, False, False], 501, seed=4), counters)
+    assert not best.consider(_report([True, False, False], 500, seed=5), counters)
     assert _saved_updates(tmp_path) == 400
+
+
+def test_among_many_equal_clears_the_later_policy_stays_wherever_the_others_ended(tmp_path: Path) -> None:
+    best = _best(tmp_path)
+    assert best.consider(_report([True, True, False], 3_000, seed=1), Counters())
+    assert best.consider(_report([True, True, False], 2_000, seed=2), Counters())
+    assert not best.consider(_report([True, False, False], 3_100, seed=3), Counters())
+    assert _saved_updates(tmp_path) == 200
 
 
 def test_the_saved_policy_is_the_evaluated_one(tmp_path: Path) -> None:
