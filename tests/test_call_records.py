@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -10,6 +11,12 @@ from ray.cluster_utils import Cluster
 
 from tests.launching import GRID, finish, progress, start, wait_for
 from tests.ray_cluster import ray_cluster
+
+
+def recorded_names() -> list[str]:
+    """Of all calls and their parts that Ray's server has records of."""
+    events: Any = ray.timeline()
+    return [event["name"] for event in events]
 
 
 class _Other:
@@ -31,10 +38,11 @@ def test_a_cluster_that_keeps_records_of_calls_has_none_of_a_run(cluster: Cluste
     run = tmp_path / "run"
     process = start(run, *GRID, "--ray.address", cluster.address)
     wait_for(lambda: any(line["updates"] > 200 for line in progress(run)), process)
-    other = ray.remote(num_cpus=0)(_Other).remote()
+    decorate: Any = ray.remote(num_cpus=0)
+    other = decorate(_Other).remote()
     ray.get(other.recorded.remote())
-    wait_for(lambda: "recorded" in {event["name"] for event in ray.timeline()}, process)
-    names = [event["name"] for event in ray.timeline()]
+    wait_for(lambda: "recorded" in recorded_names(), process)
+    names = recorded_names()
     process.send_signal(signal.SIGINT)
     assert finish(process)[0] == 0
     assert "__init__" in names  # of the other one
