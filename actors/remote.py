@@ -142,16 +142,16 @@ class RemoteActor:
             writer=writer,
             weights=self._weights,
         )
+        self._taken_over = 0
         if state is not None:
             self._actor.load_state_dict(state)
-        self._taken_over = 0
-
-    def state(self) -> dict[str, Any]:
             self._taken_over = self._actor.num_envs
 
     def episodes_taken_over(self) -> int:
         """Running episodes that it has gone on with, of the state that it was given."""
         return self._taken_over
+
+    def state(self) -> dict[str, Any]:
         """What a later actor of this index can go on from; see `Actor.state_dict`."""
         return self._actor.state_dict(whole=False)
 
