@@ -143,6 +143,8 @@ class Chaos:
     def rage(self, kills: int, gap_s: float) -> None:
         """Kills so many times, some seconds after each recovery."""
         self._watch(_WARM_UP_S)
+        # Later there may be one more for a moment: a node that joins is there before another's death is noticed.
+        actors = self.lines[-1]["actors_alive"]
         for _ in range(kills):
             self._watch(self._rng.uniform(0.5, 1.5) * gap_s)
             what = self._choose()
@@ -151,7 +153,7 @@ class Chaos:
             for each in reversed(both):  # a node last: after it comes a pause
                 self._kill(each)
             what = " and ".join(both)
-            took = self._wait_for_recovery(time_s, before)
+            took = self._wait_for_recovery(time_s, before, actors)
             self.kills.append(Kill(what, time_s, before, took))
             print(f"{time_s:7.0f} s  {what:12}  {before:6.0f} steps/s before, back after {took} s", flush=True)
         self._wait_until_told()
@@ -189,9 +191,8 @@ class Chaos:
         self._killed.add(pid)
         os.kill(pid, signal.SIGKILL)
 
-    def _wait_for_recovery(self, time_s: float, before: float) -> float | None:
+    def _wait_for_recovery(self, time_s: float, before: float, actors: int) -> float | None:
         deadline = time.monotonic() + _LONGEST_WAIT_S
-        actors = max(line["actors_alive"] for line in self.lines)
         while (took := recovery(self.lines, time_s, before, actors)) is None and time.monotonic() < deadline:
             self._watch(_POLL_S)
         return took
