@@ -43,11 +43,11 @@ class Patience:
         now = time.monotonic()
         if slot.placed is None and now >= slot.next_look:
             slot.next_look = now + _LOOK_S
-            if _has_place(slot.handle):
+            if has_place(slot.handle):
                 slot.placed = now
 
 
-def _has_place(handle: Any) -> bool:
+def has_place(handle: Any) -> bool:
     """Whether Ray has given a process its cores, be it that it still starts there: only then it has an address."""
     table: Any = ray._private.state.actors
     return bool(table(handle._actor_id.hex()).get("Address", {}).get("Port"))

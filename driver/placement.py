@@ -86,7 +86,7 @@ class Placement:
         if (home := self.home) is None:
             return {"scheduling_strategy": "SPREAD"}
         self.release(index)
-        others = frozenset(node.id for node in self._nodes if node != home and node.cpus)
+        others = self._others
         at_home = sum(site == {home.id} for site in self._sites.values())
         if len(self._sites) - at_home < self._elsewhere:
             self._sites[index] = others
@@ -106,11 +106,22 @@ class Placement:
         self._crowded.discard(index)
 
     def is_stranded(self, index: int) -> bool:
-        """Whether an actor waits in vain: its nodes are gone, or there is room by now on others."""
+        """Whether an actor, if it still waits, may do so in vain.
+
+        Its nodes are gone, there is room by now for one that found none, or there are nodes by now that it may not use:
+        one of its own may have died, to which it was sent before that was noticed.
+        """
         if not self._nodes or index not in self._sites:
             return False
-        gone = self._sites[index].isdisjoint(node.id for node in self._nodes)
-        return gone or (index in self._crowded and len(self._sites) <= self.room(keep=False))
+        site = self._sites[index]
+        gone = site.isdisjoint(node.id for node in self._nodes)
+        barred = site != {self._home} and not self._others <= site
+        return gone or barred or (index in self._crowded and len(self._sites) <= self.room(keep=False))
+
+    @property
+    def _others(self) -> frozenset[str]:
+        """The nodes beside the home that have cores."""
+        return frozenset(node.id for node in self._nodes if node.id != self._home and node.cpus)
 
     @property
     def _elsewhere(self) -> int:

@@ -18,7 +18,7 @@ from driver.failures import RunFailedError, cause, failed, is_death
 from driver.filling import Filling
 from driver.limits import Limits
 from driver.nodes import alive_nodes
-from driver.patience import Patience
+from driver.patience import Patience, has_place
 from driver.role_names import ACTOR, EVALUATOR, LEARNER, SHARD, actor_role, named, shard_role, split
 from driver.roles import Roles
 from driver.slots import Listener, Recovery, Slot, answered
@@ -127,7 +127,7 @@ class Supervisor:
     def settle(self) -> None:
         """Finds other places for actors that wait in vain where they were sent to."""
         for index, slot in enumerate(self._actors):
-            if not slot.reported and self.roles.placement.is_stranded(index):
+            if not slot.reported and self.roles.placement.is_stranded(index) and not has_place(slot.handle):
                 self._calls.forget(actor_role(index))
                 ray.kill(slot.handle)
                 slot.incarnation += 1

@@ -7,6 +7,7 @@ docs/reliability.md was not kept.
 
 import argparse
 import json
+import math
 import os
 import random
 import shutil
@@ -67,7 +68,7 @@ _STORE_BYTES: Final = 200 * 2**20
 _WARM_UP_S: Final = 75.0
 _NODE_BACK_S: Final = 5.0
 _LONGEST_WAIT_S: Final = 90.0
-_LONGEST_SILENCE_S: Final = 180.0  # an evaluation's interval and some
+_LONGEST_SILENCE_S: Final = 260.0  # an evaluation's interval and some
 _POLL_S: Final = 1.0
 _FULL: Final = 0.9  # of the replay's capacity: before that, memory grows as it must
 
@@ -140,13 +141,16 @@ class Chaos:
         while not progress(self._run):
             self._look()
 
-    def rage(self, kills: int, gap_s: float) -> None:
-        """Kills so many times, some seconds after each recovery."""
+    def rage(self, kills: int, gap_s: float, minutes: float | None) -> None:
+        """Kills so many times, some seconds after each recovery, or for so many minutes of the run."""
+        end = math.inf if minutes is None else 60 * minutes
         self._watch(_WARM_UP_S)
         # Later there may be one more for a moment: a node that joins is there before another's death is noticed.
         actors = self.lines[-1]["actors_alive"]
-        for _ in range(kills):
-            self._watch(self._rng.uniform(0.5, 1.5) * gap_s)
+        while len(self.kills) < kills:
+            self._watch(min(self._rng.uniform(0.5, 1.5) * gap_s, end - self._now))
+            if self._now >= end:
+                break
             what = self._choose()
             both = [what] if self._rng.random() >= _TWO_AT_ONCE else [what, self._choose_process()]
             before, time_s = speed_before(self.lines, self._now), self._now
@@ -275,7 +279,7 @@ def _rage(
         chaos = Chaos(run, process, nodes, rng, traces)
         try:
             chaos.begin()
-            chaos.rage(options.kills, options.gap_s)
+            chaos.rage(options.kills, options.gap_s, options.minutes)
             process.send_signal(signal.SIGINT)
             status = process.wait(180)
         except RuntimeError:
@@ -402,6 +406,7 @@ def _by_minute(memory: list[tuple[float, float]]) -> list[float]:
 def _parse(arguments: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(description=__doc__, epilog="Further options go to launch.py.")
     parser.add_argument("--kills", type=int, default=40)
+    parser.add_argument("--minutes", type=float, help="of the run, after which no more is killed")
     parser.add_argument("--gap-s", type=float, default=15.0, help="mean seconds from a recovery to the next kill")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--private", action="store_true", help="the run's own Ray instead of a cluster of three nodes")

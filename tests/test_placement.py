@@ -93,6 +93,18 @@ def test_an_actor_whose_nodes_are_gone_is_stranded_and_finds_another_place() -> 
     assert not placement.is_stranded(0)
 
 
+def test_an_actor_that_waits_may_go_to_a_node_that_came_after_it_was_sent_to_a_dead_one() -> None:
+    placement = placed([node("head", 2), node("a", 1), node("b", 1)], 3)
+    assert not any(placement.is_stranded(index) for index in range(3))
+    placement.release(0)  # "a" is dead, which nobody knows yet
+    assert sites_of(placement, 0) == {"a", "b"}
+    placement.update([node("head", 2), node("b", 1), node("c", 1)])
+    assert placement.is_stranded(0)
+    assert not placement.is_stranded(2)  # at home
+    assert sites_of(placement, 0) == {"b", "c"}
+    assert not placement.is_stranded(0)
+
+
 def test_an_actor_without_a_core_waits_until_there_is_one_elsewhere() -> None:
     placement = placed([node("head", 1)], 1)
     assert not placement.is_stranded(0)
