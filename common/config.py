@@ -156,9 +156,10 @@ class LearnerConfig:
     learning_rate: float = 2.5e-4
     """Adam's step size."""
     learning_rate_final: float | None = 1e-5
-    """Step size that it decays to, linearly over the first `learning_rate_decay_updates`; constant if not given."""
-    learning_rate_decay_updates: int = 60_000
-    """Updates until the step size is at its final value."""
+    """Step size that it decays to, linearly; constant if not given."""
+    learning_rate_decay_updates: int | None = None
+    """Updates until the step size is at its final value; if not given, it is there after nine tenths of the run, by the
+    limit that is nearest."""
     adam_epsilon: float = 1e-6
     """Adam's denominator offset."""
     huber_delta: float = 1.0

@@ -30,7 +30,7 @@ def decayed_epsilon(updates: int, start: float, final: float, decay: float) -> f
     return max(final, start * decay**updates)
 
 
-def linear(step: int, *, first: float, last: float, steps: int) -> float:
+def linear(step: float, *, first: float, last: float, steps: float) -> float:
     """From `first` at step 0 to `last` at `steps`, in a straight line; `last` from then on."""
     return first + (last - first) * min(1.0, step / steps)
 

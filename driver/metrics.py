@@ -77,6 +77,7 @@ def window_scalars(window: Window, counters: Counters, totals: ShardTotals) -> d
         "learner/wait_fraction": window.wait_fraction,
         **{f"learner/{name}": window.learner_mean(name) for name in ("loss", "td_error", "q_mean", "grad_norm")},
         "learner/policy_lag": window.learner_mean("policy_lag"),
+        "learner/learning_rate": window.learning_rate,
         **{f"system/restarts/{role}": count for role, count in counters.restarts.items()},
     }
 

@@ -15,6 +15,8 @@ from common.errors import UserError
 from common.policy import load_tensors
 from common.seeding import role_seed
 from common.types import Chunk, Episode, Weights
+from driver.counters import Counters
+from driver.limits import Limits
 from driver.plan import build_limiter
 from learner.checkpoint import load_checkpoint, save_checkpoint, torch_bytes
 from learner.factory import build_learner
@@ -76,6 +78,7 @@ class SerialRun:
         self.learner = build_learner(
             spec=spec, agent=config.agent, learner=config.learner, seed=config.seed, device="cpu"
         )
+        self._limits = Limits.of(config)
         self._broadcast = _Broadcast(self.learner)
         self._queue = _Queue()
         self._actor = build_actor(
@@ -156,6 +159,9 @@ class SerialRun:
         batch = self._replay.sample_batch()
         if batch is None:
             raise RuntimeError("neither inserting nor sampling is possible: the rate limiter's settings deadlock")
+        # By steps and updates: not by the time, which is not the same twice.
+        done = Counters(env_steps=self.env_steps, updates=self.learner.updates)
+        self.learner.run_fraction = self._limits.fraction(done)
         result = self.learner.update(batch)
         self._replay.update_priorities(batch, result.td_error)
         if self.learner.updates % self._broadcast_period == 0:

@@ -277,7 +277,8 @@ class Supervisor:
     def _run_learner(self) -> None:
         if self._stopping:
             return
-        reference = self.learner.run.remote(_SLICE_S, self.limits.remaining_updates(self.counters))
+        remaining, done = self.limits.remaining_updates(self.counters), self.limits.fraction(self.counters)
+        reference = self.learner.run.remote(_SLICE_S, remaining, done)
         self._calls.start(LEARNER, reference, self._learner_answered)
 
     def _learner_answered(self, report: LearnerReport) -> None:

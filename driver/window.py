@@ -18,6 +18,7 @@ class Window:
     samples: int = 0
     learner_seconds: float = 0.0
     learner_waited_s: float = 0.0
+    learning_rate: float = math.nan  # the newest
     lost_priority_updates: int = 0  # since the run's processes were started
     actor_seconds: float = 0.0
     actor_waited_s: float = 0.0
@@ -39,6 +40,7 @@ class Window:
         self.samples += report.samples
         self.learner_seconds += report.seconds
         self.learner_waited_s += report.waited_s
+        self.learning_rate = report.learning_rate
         self.lost_priority_updates = report.lost_priority_updates
         if report.updates:
             for name in ("loss", "td_error", "q_mean", "grad_norm", "policy_lag"):

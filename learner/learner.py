@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from learner.cuda_graph import GraphedStep
 from learner.device import resolve_device
 from learner.transfer import empty_frames, frames_to_device, together_to_device
 from learner.update import SCALARS, TargetValues, UpdateInputs, UpdateStep
+
+# Then the step size is at its final value, with which the run's last policies still come to rest.
+_DECAY_FRACTION: Final = 0.9
 
 
 class UpdateResult(NamedTuple):
@@ -84,9 +87,13 @@ class Learner:
         tree_backup: whether the batches' n-step returns have that exploration in them, but for their last state.
         gamma: discount per step; only for `target_epsilon`.
         learning_rate_final: step size that it decays to linearly; None: it stays.
-        learning_rate_decay_updates: updates until then.
+        learning_rate_decay_updates: updates until then; None: nine tenths of the run, by `run_fraction`.
         random_shift: pixels by which states, which are pictures then, are moved at most (`learner.augmentation`).
         average_decay: of the moving average of the weights that is the policy; 0: the policy is the online network.
+
+    Attributes:
+        updates: made so far.
+        run_fraction: how much of the run is done, 0 … 1; whoever drives it sets it.
 
     Raises:
         UserError: the device is not on this machine.
@@ -117,7 +124,7 @@ class Learner:
         tree_backup: bool = False,
         gamma: float = 0.99,
         learning_rate_final: float | None = None,
-        learning_rate_decay_updates: int = 1,
+        learning_rate_decay_updates: int | None = None,
         random_shift: int = 0,
         average_decay: float = 0.0,
     ) -> None:
@@ -129,8 +136,10 @@ class Learner:
         self._random_shift = random_shift
         self._on_gpu = self.device.type == "cuda"
         self._target_update_period = target_update_period
+        self.run_fraction = 0.0
         last = learning_rate if learning_rate_final is None else learning_rate_final
-        self._learning_rate = partial(linear, first=learning_rate, last=last, steps=learning_rate_decay_updates)
+        self._learning_rate = partial(linear, first=learning_rate, last=last)
+        self._decay_updates = learning_rate_decay_updates
         self._target_epsilon = late_change(target_epsilon, target_epsilon_late, target_epsilon_late_update)
         self._step = UpdateStep(
             build_network(spec, dueling, seed, architecture, layer_norm, quantiles).to(self.device),
@@ -154,6 +163,13 @@ class Learner:
     def updates_in_flight(self) -> int:
         """Updates to start before the oldest one's result is read, so that a GPU has always one to go on with."""
         return 1 if self._on_gpu else 0
+
+    @property
+    def learning_rate(self) -> float:
+        """The step size of the next update."""
+        if self._decay_updates is None:
+            return self._learning_rate(self.run_fraction, steps=_DECAY_FRACTION)
+        return self._learning_rate(self.updates, steps=self._decay_updates)
 
     def update(self, batch: Batch) -> UpdateResult:
         """One step of gradient descent on a batch.
@@ -189,7 +205,7 @@ class Learner:
     def start(self, batch: PreparedBatch) -> StartedUpdate:
         """Begins an update, which `finish` must be called for, in the same order."""
         self._receive(batch)
-        self._step.set_learning_rate(self._learning_rate(self.updates))
+        self._step.set_learning_rate(self.learning_rate)
         self._step.set_target_epsilon(self._target_epsilon(self.updates))
         packed = self._graphed.run(batch.inputs) if self._graphed else self._step.run(batch.inputs, batch.target_values)
         self.updates += 1

@@ -36,6 +36,7 @@ class LearnerReport(NamedTuple):
     q_mean: float
     grad_norm: float
     policy_lag: float  # weight versions between acting and training
+    learning_rate: float  # at the slice's end
     lost_priority_updates: int  # so far
 
 
@@ -81,8 +82,15 @@ class RemoteLearner:
         self._policy: tuple[int, NDArray[np.float32]] = (0, np.zeros(0, np.float32))
         self._publish()
 
-    def run(self, seconds: float, max_updates: int | None = None) -> LearnerReport:
-        """Trains for so long or so many updates; waits where the replay gives no batch."""
+    def run(self, seconds: float, max_updates: int | None = None, run_fraction: float = 0.0) -> LearnerReport:
+        """Trains for so long or so many updates; waits where the replay gives no batch.
+
+        Args:
+            seconds: of this slice.
+            max_updates: in it; None: as many as there are.
+            run_fraction: how much of the run is done, 0 … 1.
+        """
+        self._learner.run_fraction = run_fraction
         # Ray may call from another thread than the constructor's, and a thread that is new to PyTorch takes the number
         # that was set last, which is the feeder's.
         torch.set_num_threads(self._threads)
@@ -122,6 +130,7 @@ class RemoteLearner:
             q_mean=q_mean,
             grad_norm=grad_norm,
             policy_lag=policy_lag,
+            learning_rate=self._learner.learning_rate,
             lost_priority_updates=self._feeder.lost_priority_updates,
         )
 

@@ -118,6 +118,7 @@ def learner_report(second: int) -> LearnerReport:
         waited_s=0.1,
         version=second,
         losses=np.full(updates, 0.1, np.float32),
+        learning_rate=1e-4,
         lost_priority_updates=0,
         **means,
     )

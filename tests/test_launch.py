@@ -34,7 +34,7 @@ SCALARS = [
     *(f"actor/{name}" for name in ["env_steps_per_s", "episode_return", "episode_length", "x_pos", "clear_rate"]),
     *(f"replay/{name}" for name in ["size", "bytes", "samples_per_insert", "stale_priority_updates"]),
     *(f"learner/{name}" for name in ["loss", "td_error", "q_mean", "grad_norm", "updates_per_s", "samples_per_s"]),
-    *("learner/wait_fraction", "learner/policy_lag"),
+    *("learner/wait_fraction", "learner/policy_lag", "learner/learning_rate"),
     *(f"eval/{name}/1-1" for name in ("clear_rate", "return", "x_pos")),
 ]
 
@@ -57,6 +57,8 @@ def test_a_run_on_the_real_emulator_leaves_metrics_checkpoint_and_best_policy_an
     events.Reload()
     tags = events.Tags()
     assert set(SCALARS) <= set(tags["scalars"])
+    rates = [event.value for event in events.Scalars("learner/learning_rate")]
+    assert 2.5e-4 > rates[-1] > 9e-6  # it falls over the run
     assert "config/text_summary" in tags["tensors"]
     assert "eval/episode" in tags["images"]
     assert events.Images("eval/episode")[0].encoded_image_string.startswith(b"GIF89a")

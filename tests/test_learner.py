@@ -288,8 +288,17 @@ def test_the_step_size_decays_in_a_straight_line_and_goes_on_from_a_checkpoint()
     assert learning_rate(restored) == pytest.approx(2e-4)
 
 
+def test_without_a_number_of_updates_the_step_size_decays_over_nine_tenths_of_the_run() -> None:
+    learner = make_learner(learning_rate_final=2e-4)
+    for done, expected in ((0.0, 1e-3), (0.45, 6e-4), (0.9, 2e-4), (1.0, 2e-4), (0.5, 1e-3 - 5 / 9 * 8e-4)):
+        learner.run_fraction = done
+        train(learner, 1)
+        assert learning_rate(learner) == pytest.approx(expected)
+
+
 def test_the_step_size_stays_without_a_final_one() -> None:
     learner = make_learner()
+    learner.run_fraction = 0.5
     train(learner, 3)
     assert learning_rate(learner) == 1e-3
 

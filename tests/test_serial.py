@@ -70,6 +70,7 @@ def test_a_resumed_serial_run_is_the_uninterrupted_one_bit_for_bit(env: EnvConfi
         agent=AgentConfig(n_step=4),
         actors=ActorsConfig(envs_per_actor=3, chunk_length=25, epsilon=0.6, epsilon_alpha=1.0),
         learner=replace(CONFIG.learner, average_decay=0.9),
+        total_env_steps=1_600,
     )
     run = SerialRun(config)
     run.run(500)
@@ -86,6 +87,7 @@ def test_a_resumed_serial_run_is_the_uninterrupted_one_bit_for_bit(env: EnvConfi
     assert np.array_equal(again_weights, weights)
     assert resumed.learner.updates == run.learner.updates > 10
     assert resumed.env_steps == run.env_steps
+    assert 0 < resumed.learner.run_fraction == run.learner.run_fraction
     for shard, other in zip(run.shards, resumed.shards, strict=True):
         assert _bytes(shard) == _bytes(other)
 

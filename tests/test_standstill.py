@@ -48,6 +48,7 @@ def learner_report(state: str) -> LearnerReport:
         waited_s=0.5 if busy else 1.0,
         version=1,
         losses=np.zeros(0, np.float32),
+        learning_rate=1e-4,
         lost_priority_updates=0,
         **means,
     )

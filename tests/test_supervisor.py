@@ -75,7 +75,7 @@ class Part:
     def pid(self) -> int:
         return os.getpid()
 
-    def run(self, seconds: float, limit: int | None = None) -> Any:
+    def run(self, seconds: float, limit: int | None = None, done: float = 0.0) -> Any:
         time.sleep(0.02)
         self._slices += 1
         return self.report()
@@ -97,7 +97,7 @@ class LearnerPart(Part):
     def report(self) -> LearnerReport:
         done, nothing = int(self._works), np.zeros(0, np.float32)
         total = done * self._slices
-        return LearnerReport(done, total, 0, 1.0, self._waited_s, 1, nothing, 0.0, 0.0, 0.0, 0.0, 0.0, 0)
+        return LearnerReport(done, total, 0, 1.0, self._waited_s, 1, nothing, 0.0, 0.0, 0.0, 0.0, 0.0, 1e-4, 0)
 
     def policy(self) -> tuple[int, list[Any]]:
         return self._slices, [ray.put(np.zeros(3, np.float32))]
