@@ -127,7 +127,8 @@ def resolve_protocol(
         max_steps=evaluation_max_steps(chosen.name, chosen.stages, chosen.max_steps),
     )
     resolve_core(env.core)
-    _validate(Config(env=env, eval=EvalConfig(epsilon=epsilon, episodes=episodes), seed=seed))
+    evaluation = EvalConfig(epsilon=epsilon, episodes=episodes, max_episodes=max(1, episodes))  # none beyond those
+    _validate(Config(env=env, eval=evaluation, seed=seed))
     return Protocol(env, epsilon, episodes, seed)
 
 

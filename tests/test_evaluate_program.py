@@ -66,6 +66,14 @@ def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
     return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
 
 
+def test_more_episodes_are_played_than_an_evaluation_beside_training_ever_has(
+    grid_policy: Path, tmp_path: Path
+) -> None:
+    out, episodes = tmp_path / "out.json", EvalConfig().max_episodes + 1
+    assert evaluate.main([str(grid_policy), "--episodes", str(episodes), "--max-steps", "2", "--json", str(out)]) == 0
+    assert json.loads(out.read_text())["protocol"]["episodes"] == episodes
+
+
 def test_the_same_command_gives_the_same_json_and_prints_the_table_alone(tmp_path: Path) -> None:
     policy = save_mario(tmp_path / "p.pt", actions="simple", stages=["1-2"], frame_skip=3)
     options = ["--stages", "1-1", "1-3", "--episodes", "3", "--epsilon", "0.3", "--seed", "7", "--max-steps", "15"]
