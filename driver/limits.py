@@ -47,8 +47,8 @@ class Limits:
         return ""
 
     def fraction(self, counters: Counters) -> float:
-        """How much of the run is done, 0 … 1, by the limit that is nearest."""
-        return min(1.0, max(value / limit for _, value, limit in self._progress(counters)))
+        """How much of the run is done, 0 … 1, by the limit that is nearest; 0 without any."""
+        return min(1.0, max((value / limit for _, value, limit in self._progress(counters)), default=0.0))
 
     def remaining_env_steps(self, counters: Counters) -> int | None:
         """Agent steps left, None if they are not limited."""
