@@ -1,6 +1,6 @@
 """The actor: several environments stepped together, one batched forward pass, epsilon-greedy actions."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -93,7 +93,7 @@ class Actor:
         spec: EnvironmentSpec,
         exploration: Exploration,
         durations: Durations | None,
-        backup_epsilon: Callable[[int], float],
+        backup_epsilon: float,
         writer: ReplayWriter,
         weights: WeightSource,
         seed: np.random.SeedSequence,
@@ -109,8 +109,7 @@ class Actor:
             bfloat16: whether all layers but the last compute in bfloat16; else in float32.
             exploration: epsilon per environment.
             durations: steps that exploratory actions are held for; None: one each.
-            backup_epsilon: the target policy's epsilon in returns that are summed by tree backup, by the learner's
-                updates; 0 where they are not.
+            backup_epsilon: as in `Weights`, until there are newer ones.
             writer: takes the chunks.
             weights: asked for newer weights before every step.
             seed: of the epsilon-greedy draws.
@@ -156,7 +155,7 @@ class Actor:
         q_values = self._q_values(self._states)  # [E, A]
         epsilons = self.exploration.values(self.updates)
         actions, explores = self._choose(q_values, epsilons)
-        mean_values, backup_epsilon = q_values.mean(axis=1), self._backup_epsilon(self.updates)
+        mean_values = q_values.mean(axis=1)
         finished = []
         for i, slot in enumerate(self._slots):
             choice = Choice(
@@ -164,7 +163,7 @@ class Actor:
                 value=float(q_values[i].max()),
                 q_tm1=float(q_values[i, actions[i]]),
                 mean_value=float(mean_values[i]),
-                epsilon=backup_epsilon,
+                epsilon=self._backup_epsilon,
                 explores=bool(explores[i]),
                 weight_version=self.weight_version,
             )
@@ -190,6 +189,7 @@ class Actor:
         if whole:
             state["weights"] = torch.from_numpy(flatten(self._network))
             state["weight_version"], state["updates"] = self.weight_version, self.updates
+            state["backup_epsilon"] = self._backup_epsilon
             state["saved_starts"] = self._saved_starts and self._saved_starts.state_dict()
         return state
 
@@ -209,6 +209,7 @@ class Actor:
                 unflatten_(self._network, state["weights"].numpy())
                 self._cast_network()
                 self.weight_version, self.updates = int(state["weight_version"]), int(state["updates"])
+                self._backup_epsilon = float(state["backup_epsilon"])
             if self._saved_starts and state.get("saved_starts"):
                 self._saved_starts.load_state_dict(state["saved_starts"])
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RuntimeError) as error:
@@ -279,6 +280,7 @@ class Actor:
             if self.weight_version == 0 and newer.version > 1:
                 self._join(newer.updates)
             self.weight_version, self.updates = newer.version, newer.updates
+            self._backup_epsilon = newer.backup_epsilon
 
     def _join(self, updates: int) -> None:
         """Counts the running episodes' updates from here, for a learner may have been under way when they began."""

@@ -1,6 +1,5 @@
 """Builds an actor from its settings: the same way in a Ray process and in a serial run."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 
 import numpy as np
@@ -24,7 +23,7 @@ from actors.stages import StageSampler
 from common.config import ActorsConfig, AgentConfig, EnvConfig
 from common.networks import build_network
 from common.precision import uses_bfloat16
-from common.schedules import ladder_epsilon, late_change
+from common.schedules import ladder_epsilon
 from common.seeding import role_seed, to_int
 
 
@@ -86,7 +85,7 @@ def build_actor(
         spec=spec,
         exploration=build_exploration(actors, index=index, count=count),
         durations=Durations(actors.exploration_zeta) if actors.exploration_zeta else None,
-        backup_epsilon=_backup_epsilon(agent),
+        backup_epsilon=agent.target_epsilon if agent.tree_backup else 0.0,
         writer=writer,
         weights=weights,
         seed=actor_seed,
@@ -94,13 +93,6 @@ def build_actor(
         stages=StageSampler((GRID,) if env.name == "gridworld" else env.stages, np.random.default_rng(stages_seed)),
         saved_starts=SavedStarts(share, np.random.default_rng(starts_seed)) if share > 0 else None,
     )
-
-
-def _backup_epsilon(agent: AgentConfig) -> Callable[[int], float]:
-    """By the learner's updates; 0 where windows sum rewards alone."""
-    if not agent.tree_backup:
-        return late_change(0.0, None, 0)
-    return late_change(agent.target_epsilon, agent.target_epsilon_late, agent.target_epsilon_late_update)
 
 
 def _chunk_builder(agent: AgentConfig, actors: ActorsConfig, frame_stack: int, index: int) -> ChunkBuilder:

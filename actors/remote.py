@@ -89,7 +89,8 @@ class RemoteWeights:
             answer = ray.get(self._pending)
             if answer is None:
                 return None
-            weights = Weights(answer[0], answer[1], ray.get(answer[2][0]))
+            version, updates, backup_epsilon, (flat,) = answer
+            weights = Weights(version, updates, backup_epsilon, ray.get(flat))
             self._is_new = False
             return weights
         except RayError:

@@ -62,10 +62,11 @@ class AgentConfig:
     """Random actions per step of the policy whose value the targets are, as in Expected Sarsa (van Seijen et al.,
     2009), so that it learns to keep away from places where one such action is fatal; 0: the greedy policy."""
     target_epsilon_late: float | None = 0.08
-    """What `target_epsilon` becomes at update `target_epsilon_late_update`; it stays if not given. Much caution slows
+    """What `target_epsilon` becomes late in the run; it stays if not given. Much caution slows
     learning down while the way is not known, and makes a policy that knows it safer."""
-    target_epsilon_late_update: int = 25_000
-    """Updates before `target_epsilon_late` takes the place of `target_epsilon`."""
+    target_epsilon_late_update: int | None = None
+    """Updates before `target_epsilon_late` takes the place of `target_epsilon`; none: four tenths of the run, by the
+    limit that is nearest."""
     tree_backup: bool = True
     """Whether n-step returns count `target_epsilon` at every state within them, by the actor's own Q-values, as Tree
     Backup does (Precup et al., 2000); else they count it at their last state, as often as there are steps."""

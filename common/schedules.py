@@ -1,8 +1,5 @@
 """Exploration schedules: the epsilon of an epsilon-greedy policy."""
 
-from collections.abc import Callable
-from functools import partial
-
 
 def ladder_epsilon(index: int, count: int, epsilon: float, alpha: float) -> float:
     """Epsilon of one of several environments: `epsilon ** (1 + alpha * index / (count - 1))`.
@@ -33,13 +30,3 @@ def decayed_epsilon(updates: int, start: float, final: float, decay: float) -> f
 def linear(step: float, *, first: float, last: float, steps: float) -> float:
     """From `first` at step 0 to `last` at `steps`, in a straight line; `last` from then on."""
     return first + (last - first) * min(1.0, step / steps)
-
-
-def step(number: int, *, before: float, after: float, at: int) -> float:
-    """`before` until step `at`, from which on it is `after`."""
-    return before if number < at else after
-
-
-def late_change(value: float, late: float | None, at: int) -> Callable[[int], float]:
-    """`value`, which becomes `late` at step `at` unless that is None, as a function of the step."""
-    return partial(step, before=value, after=value if late is None else late, at=at)

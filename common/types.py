@@ -155,6 +155,7 @@ class Weights(NamedTuple):
 
     version: int
     updates: int  # learner updates behind it, which a decaying exploration schedule counts
+    backup_epsilon: float  # the target policy's in returns that are summed by tree backup; 0 where they are not
     flat: NDArray[np.float32]  # [P], parameters in `state_dict` order
 
 

@@ -43,10 +43,11 @@ class _Broadcast:
 
     def __init__(self, learner: Learner) -> None:
         self._learner = learner
-        self.latest = Weights(0, 0, learner.weights())
+        self.latest = Weights(0, 0, learner.backup_epsilon, learner.weights())
 
     def publish(self) -> None:
-        self.latest = Weights(self.latest.version + 1, self._learner.updates, self._learner.weights())
+        learner = self._learner
+        self.latest = Weights(self.latest.version + 1, learner.updates, learner.backup_epsilon, learner.weights())
 
     def newer_than(self, version: int) -> Weights | None:
         return self.latest if self.latest.version > version else None
@@ -116,7 +117,7 @@ class SerialRun:
         """
         latest = self._broadcast.latest
         actor = self._actor.state_dict(whole=True)
-        actor["latest"] = {"version": latest.version, "updates": latest.updates, "flat": torch.from_numpy(latest.flat)}
+        actor["latest"] = {**latest._asdict(), "flat": torch.from_numpy(latest.flat)}
         state = {"env_steps": self.env_steps, "turns": self._replay.turns}
         files = {
             file_name(i): functools.partial(write_snapshot, shard.snapshot()) for i, shard in enumerate(self.shards)
@@ -143,7 +144,7 @@ class SerialRun:
                 shard.restore(read_snapshot(io.BytesIO(data.extra[file_name(index)].read_bytes())))
             self.learner.load_state_dict(data.learner)
             latest = actor["latest"]
-            self._broadcast.latest = Weights(int(latest["version"]), int(latest["updates"]), latest["flat"].numpy())
+            self._broadcast.latest = Weights(**{**latest, "flat": latest["flat"].numpy()})
             self._actor.load_state_dict(actor)
             self.env_steps = int(data.state["env_steps"])
             next_push, turn = data.state["turns"]

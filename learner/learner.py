@@ -13,7 +13,7 @@ from torch import Tensor
 from common.errors import DivergedError
 from common.networks import Architecture, build_network, flatten, to_inputs
 from common.precision import Precision, uses_bfloat16
-from common.schedules import late_change, linear
+from common.schedules import linear
 from common.types import Batch, EnvironmentSpec
 from learner.augmentation import draw_shifts, shift
 from learner.average import WeightAverage
@@ -24,6 +24,8 @@ from learner.update import SCALARS, TargetValues, UpdateInputs, UpdateStep
 
 # Then the step size is at its final value, with which the run's last policies still come to rest.
 _DECAY_FRACTION: Final = 0.9
+# By then the way is known; on two cores 12 of 30 minutes, where the default preset's late caution was tried.
+_LATE_FRACTION: Final = 0.4
 
 
 class UpdateResult(NamedTuple):
@@ -82,8 +84,8 @@ class Learner:
         munchausen: alpha of Munchausen targets, which take the place of (double) DQN's; 0: none.
         munchausen_temperature: their policy's.
         target_epsilon: exploration of the policy whose value the targets are.
-        target_epsilon_late: that from update `target_epsilon_late_update` on; None: it stays.
-        target_epsilon_late_update: see there.
+        target_epsilon_late: what it becomes; None: it stays.
+        target_epsilon_late_update: updates until then; None: four tenths of the run, by `run_fraction`.
         tree_backup: whether the batches' n-step returns have that exploration in them, but for their last state.
         gamma: discount per step; only for `target_epsilon`.
         learning_rate_final: step size that it decays to linearly; None: it stays.
@@ -120,7 +122,7 @@ class Learner:
         munchausen_temperature: float = 0.03,
         target_epsilon: float = 0.0,
         target_epsilon_late: float | None = None,
-        target_epsilon_late_update: int = 0,
+        target_epsilon_late_update: int | None = None,
         tree_backup: bool = False,
         gamma: float = 0.99,
         learning_rate_final: float | None = None,
@@ -140,13 +142,16 @@ class Learner:
         last = learning_rate if learning_rate_final is None else learning_rate_final
         self._learning_rate = partial(linear, first=learning_rate, last=last)
         self._decay_updates = learning_rate_decay_updates
-        self._target_epsilon = late_change(target_epsilon, target_epsilon_late, target_epsilon_late_update)
+        self._target_epsilon = target_epsilon
+        self._target_epsilon_late = target_epsilon if target_epsilon_late is None else target_epsilon_late
+        self._late_update = target_epsilon_late_update
+        self._tree_backup = tree_backup
         self._step = UpdateStep(
             build_network(spec, dueling, seed, architecture, layer_norm, quantiles).to(self.device),
             double=double,
             munchausen=munchausen,
             munchausen_temperature=munchausen_temperature,
-            expects_exploration=target_epsilon > 0 or (target_epsilon_late or 0) > 0,
+            expects_exploration=self._target_epsilon > 0 or self._target_epsilon_late > 0,
             tree_backup=tree_backup,
             gamma=gamma,
             learning_rate=learning_rate,
@@ -170,6 +175,18 @@ class Learner:
         if self._decay_updates is None:
             return self._learning_rate(self.run_fraction, steps=_DECAY_FRACTION)
         return self._learning_rate(self.updates, steps=self._decay_updates)
+
+    @property
+    def target_epsilon(self) -> float:
+        """Exploration of the policy whose value the next update's targets are."""
+        at = self._late_update
+        late = self.run_fraction >= _LATE_FRACTION if at is None else self.updates >= at
+        return self._target_epsilon_late if late else self._target_epsilon
+
+    @property
+    def backup_epsilon(self) -> float:
+        """The same for actors' returns; 0 where they sum rewards alone."""
+        return self.target_epsilon if self._tree_backup else 0.0
 
     def update(self, batch: Batch) -> UpdateResult:
         """One step of gradient descent on a batch.
@@ -206,7 +223,7 @@ class Learner:
         """Begins an update, which `finish` must be called for, in the same order."""
         self._receive(batch)
         self._step.set_learning_rate(self.learning_rate)
-        self._step.set_target_epsilon(self._target_epsilon(self.updates))
+        self._step.set_target_epsilon(self.target_epsilon)
         packed = self._graphed.run(batch.inputs) if self._graphed else self._step.run(batch.inputs, batch.target_values)
         self.updates += 1
         if self.updates % self._target_update_period == 0:

@@ -78,7 +78,7 @@ class RemoteLearner:
         self._version = version
         self._waited_s = 0.0  # in the slice that runs
         self._gave_state = False  # since the last slice
-        self._published: tuple[int, int, list[Any]] = (-1, 0, [])
+        self._published: tuple[int, int, float, list[Any]] = (-1, 0, 0.0, [])
         self._policy: tuple[int, NDArray[np.float32]] = (0, np.zeros(0, np.float32))
         self._publish()
 
@@ -144,8 +144,8 @@ class RemoteLearner:
         self._feeder.set_shards(shards)
 
     @ray.method(concurrency_group="control")
-    def weights(self, version: int) -> tuple[int, int, list[Any]] | None:
-        """(version, updates, [reference to the flat array]) if newer than `version`.
+    def weights(self, version: int) -> tuple[int, int, float, list[Any]] | None:
+        """The fields of `Weights`, the array as [reference to it], if newer than `version`.
 
         The reference is wrapped in a list so that Ray passes it on instead of fetching it here.
         """
@@ -175,5 +175,6 @@ class RemoteLearner:
         return np.array([result.loss, absolute.mean(), result.q_mean, result.grad_norm, started.policy_lag])
 
     def _publish(self) -> None:
-        self._published = (self._version, self._learner.updates, [ray.put(self._learner.weights())])
+        learner = self._learner
+        self._published = (self._version, learner.updates, learner.backup_epsilon, [ray.put(learner.weights())])
         self._policy = (self._learner.updates, self._learner.policy_weights())

@@ -113,7 +113,7 @@ def test_newer_weights_are_taken_and_recorded_with_their_transitions() -> None:
     for _ in range(10):
         actor.step()
     network = build_network(_spec(), dueling=False, seed=99)
-    weights.newest = Weights(4, 400, flatten(network))
+    weights.newest = Weights(4, 400, 0.0, flatten(network))
     for _ in range(20):
         actor.step()
     versions = [int(version) for chunk in writer.chunks for version in chunk.weight_version]
@@ -128,7 +128,7 @@ def test_priorities_come_from_the_actors_own_q_values(
 ) -> None:
     writer = _Writer()
     network = build_network(_spec(), dueling=False, seed=99)
-    weights = _Weights(Weights(1, 0, flatten(network)))
+    weights = _Weights(Weights(1, 0, 0.0, flatten(network)))
     actor = _actor(
         writer, weights, actors=ActorsConfig(envs_per_actor=1, precision=precision, chunk_length=1, epsilon=1.0)
     )
@@ -251,8 +251,8 @@ def test_tree_backup_takes_the_actors_own_mean_values() -> None:
     plain, backed = _Writer(), _Writer()
     settings = ActorsConfig(envs_per_actor=1, chunk_length=1, epsilon=0.2)
     network = build_network(_spec(), dueling=False, seed=3)
-    weights = _Weights(Weights(1, 1, flatten(network)))
-    of_backed: dict[str, Any] = {"tree_backup": True, "target_epsilon": 0.5}
+    weights = _Weights(Weights(1, 1, 0.5, flatten(network)))  # with the epsilon of the learner's targets
+    of_backed: dict[str, Any] = {"tree_backup": True, "target_epsilon": 0.1}
     for writer, agent in ((plain, {}), (backed, of_backed)):
         actor = _actor(writer, weights, actors=settings, watkins=True, **agent)
         for _ in range(400):

@@ -211,7 +211,7 @@ def test_updates_from_before_an_actor_joined_are_not_of_its_episodes() -> None:
         seed=1,
         incarnation=1,
         writer=_Chunks(),
-        weights=_Late(Weights(30, 750, flatten(network))),
+        weights=_Late(Weights(30, 750, 0.0, flatten(network))),
     )
     played = [e for _ in range(12) for e in actor.step()]
     longest = [e for e in played if e.length == 5]

@@ -351,11 +351,18 @@ def test_munchausen_targets_take_the_target_networks_values_of_both_states() -> 
     np.testing.assert_allclose(learner.update(batch).td_error, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("late_update", "epsilon_of_a_step"), [(21, 0.3), (20, 0.5), (1, 0.5)])
-def test_targets_value_the_policy_that_explores(late_update: int, epsilon_of_a_step: float) -> None:
+@pytest.mark.parametrize(
+    ("late_update", "run_fraction", "epsilon_of_a_step"),
+    [(21, 0.9, 0.3), (20, 0.1, 0.5), (1, 0.1, 0.5), (None, 0.39, 0.3), (None, 0.4, 0.5)],
+)
+def test_targets_value_the_policy_that_explores(
+    late_update: int | None, run_fraction: float, epsilon_of_a_step: float
+) -> None:
     late: dict[str, Any] = {"target_epsilon_late": 0.5, "target_epsilon_late_update": late_update}
     learner = make_learner(target_epsilon=0.3, **late, gamma=0.9, learning_rate=0.05)
+    learner.run_fraction = run_fraction
     train(learner, 20)  # so that online and target network differ
+    assert (learner.target_epsilon, learner.backup_epsilon) == (epsilon_of_a_step, 0.0)
     state, batch = learner.state_dict(), random_batch(VECTOR_SPEC, seed=99, size=64)
     q_tm1 = q_values(network_of(state["online"]), batch.stack(batch.s_tm1))
     q_t = q_values(network_of(state["target"]), batch.stack(batch.s_t))
@@ -369,6 +376,7 @@ def test_targets_value_the_policy_that_explores(late_update: int, epsilon_of_a_s
 def test_with_tree_backup_targets_count_random_actions_in_the_last_state_alone() -> None:
     learner = make_learner(target_epsilon=0.3, tree_backup=True, gamma=0.9, learning_rate=0.05)
     train(learner, 20)
+    assert learner.backup_epsilon == 0.3
     state, batch = learner.state_dict(), random_batch(VECTOR_SPEC, seed=99, size=64)
     q_tm1 = q_values(network_of(state["online"]), batch.stack(batch.s_tm1))
     q_t = q_values(network_of(state["target"]), batch.stack(batch.s_t))

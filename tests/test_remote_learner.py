@@ -150,9 +150,9 @@ def test_it_trains_reports_and_publishes(learner: Any) -> None:
     assert report.loss == pytest.approx(report.losses.mean())
     assert 0 <= report.waited_s <= report.seconds
     assert report.version == 2  # broadcast after the 2nd and the 4th update
-    version, updates, (reference,) = ray.get(learner.weights.remote(0), timeout=30)
-    assert (version, updates) == (2, 4)
+    version, updates, backup_epsilon, (reference,) = ray.get(learner.weights.remote(0), timeout=30)
     agent = AgentConfig()
+    assert (version, updates, backup_epsilon) == (2, 4, agent.target_epsilon)
     fresh = flatten(build_network(SPEC, False, 0, agent.network, agent.layer_norm, agent.quantiles))
     assert ray.get(reference, timeout=30).shape == fresh.shape
     assert run(learner, 3).total_updates == 8

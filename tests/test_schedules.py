@@ -2,7 +2,7 @@ import pytest
 from gym_super_mario_bros import actions as game_actions
 
 from common.actions import ACTION_SETS
-from common.schedules import decayed_epsilon, ladder_epsilon, linear, step
+from common.schedules import decayed_epsilon, ladder_epsilon, linear
 
 
 def test_ladder_goes_from_epsilon_to_epsilon_to_the_1_plus_alpha() -> None:
@@ -52,7 +52,3 @@ def test_action_names_are_the_games_in_its_order(name: str, buttons: list[list[s
 def test_a_line_ends_where_it_should_and_stays_there() -> None:
     values = [linear(step, first=4.0, last=1.0, steps=6) for step in (0, 2, 6, 100)]
     assert values == pytest.approx([4.0, 3.0, 1.0, 1.0])
-
-
-def test_a_step_is_taken_at_its_number() -> None:
-    assert [step(number, before=1.0, after=3.0, at=5) for number in (0, 4, 5, 6)] == [1.0, 1.0, 3.0, 3.0]
