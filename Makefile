@@ -78,7 +78,7 @@ bench-peers: $(INSTALLED_PEERS) ## Measure replay and speed beside other librari
 	$(VENV_PYTHON) -m benchmarks.replay --out docs/results/performance/replay.json
 	$(VENV_PYTHON) -m benchmarks.peers --out docs/results/performance/peers.json $(ARGS)
 
-chaos: $(INSTALLED_DEV) ## Kill processes and nodes of a real run at random, about 25 minutes (ARGS: options of tests.chaos, launch.py)
+chaos: $(INSTALLED_DEV) ## Kill processes and nodes of a real run at random, about 20 minutes (ARGS: options of tests.chaos, launch.py)
 	$(VENV_PYTHON) -m tests.chaos $(ARGS)
 
 audit: ## Ask for known vulnerabilities of the pinned dependencies; needs PyPI itself, a mirror has no such data

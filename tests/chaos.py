@@ -1,8 +1,8 @@
 """Kills processes and nodes of a real run at random and checks what it makes of it: `make chaos`.
 
 The system is `launch.py` on a Ray cluster of several nodes on this machine, or, with `--private`, on the Ray of its own
-that a user's run has. Every kill is SIGKILL. Figures go to `--out`; the exit status is 1 if a promise of
-docs/reliability.md was not kept.
+that a user's run has, with its long evaluations. Every kill is SIGKILL. Figures go to `--out`; the exit status is 1 if
+a promise of docs/reliability.md was not kept.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from common.config import Config
 from driver.options import load_config
 from driver.plan import error_buffer
 from tests.chaos_report import (
+    NEWEST,
     Interval,
     Kill,
     Progress,
@@ -59,6 +60,8 @@ _RESTARTS: Final = "system/restarts/"
 _TWO_AT_ONCE: Final = 0.15  # of the kills
 _CHANCES: Final = {"actor": 8, "replay shard": 4, "learner": 3, "evaluator": 1, "node": 4}
 _CHECKPOINT_S: Final = 20.0
+# A long evaluation takes a share of two cores that no recovery can bring back.
+_SHORT_EVALUATIONS: Final = ("--eval.interval-s", "60", "--eval.episodes", "4", "--eval.max-episodes", "4")
 _WRITING_S: Final = 10.0  # for a checkpoint of the default run
 _ENDING_S: Final = 10.0
 _REPORTS_S: Final = 2.0  # between reports of steps and of samples, at most
@@ -116,7 +119,7 @@ def ray_nodes(private: bool, folder: Path) -> Iterator[tuple[Nodes, list[str]]]:
     try:
         for _ in range(_NODES):
             nodes.add_one()
-        yield nodes, ["--ray.address", cluster.address]
+        yield nodes, ["--ray.address", cluster.address, *_SHORT_EVALUATIONS]
     finally:
         cluster.shutdown()
 
@@ -153,7 +156,8 @@ class Chaos:
                 break
             what = self._choose()
             both = [what] if self._rng.random() >= _TWO_AT_ONCE else [what, self._choose_process()]
-            before, time_s = speed_before(self.lines, self._now), self._now
+            time_s = self._now
+            before = speed_before(self.lines, time_s, self.kills)
             for each in reversed(both):  # a node last: after it comes a pause
                 self._kill(each)
             what = " and ".join(both)
@@ -350,7 +354,7 @@ def _report(run: Path, terminal: Path, chaos: Chaos, status: int) -> Report:
         told_on_curves=_restarts_on_curves(run),
         began_without_contents=told[0].count("begins empty") + told[0].count("begins afresh"),
         speed_first=chaos.kills[0].before,
-        speed_last=chaos.kills[-1].before,
+        speed_last=speed_before(lines, chaos.kills[-1].time_s, chaos.kills[:-1], NEWEST),
         fallen_counters=fallen(lines, ("env_steps", "episodes", "samples", "restarts")),
         memory_mib=_by_minute([(time_s, sum(kinds.values())) for time_s, kinds in memory]),
         memory_mib_by_kind={
@@ -407,7 +411,7 @@ def _parse(arguments: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(description=__doc__, epilog="Further options go to launch.py.")
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--minutes", type=float, help="of the run, after which no more is killed")
-    parser.add_argument("--gap-s", type=float, default=15.0, help="mean seconds from a recovery to the next kill")
+    parser.add_argument("--gap-s", type=float, default=3.0, help="mean seconds from a recovery to the next kill")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--private", action="store_true", help="the run's own Ray instead of a cluster of three nodes")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")

@@ -1,13 +1,14 @@
 """What a run under chaos has to show, computed from its progress."""
 
 import itertools
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 WINDOW_S: Final = 10.0
-BASELINE_S: Final = 60.0
+NEWEST: Final = 12  # windows: a minute's
 BURST_S: Final = 30.0
 BACK: Final = 0.9  # of the speed before
 MEDIAN_RECOVERY_S: Final = 15.0
@@ -28,7 +29,7 @@ class Kill:
     Attributes:
         what: "actor", "replay shard", "learner", "evaluator" or "node"; "… and …" where two were killed at once.
         time_s: of the run.
-        before: env steps per second before.
+        before: env steps per second of the run before, as far as no kill disturbed it.
         recovery_s: until the start of the first window of ten seconds with 90 % of that, and with as many actors as
             before, which the next one has too; None: never.
     """
@@ -63,7 +64,7 @@ class Report:
     evaluations: list[Interval]  # of those that came to their end
     burst_allowed: float  # samples, by the limiters' buffers and by how late both sides are reported
     speed_first: float  # env steps per second before the first kill
-    speed_last: float  # and before the last one
+    speed_last: float  # and of the newest windows that no kill disturbed, before the last one
     largest_burst: float = 0.0  # samples beyond what the env steps of any half a minute stand for, resumed run included
     left_behind: list[str] = field(default_factory=list)
     exit_status: int = 0
@@ -166,10 +167,30 @@ def windows(progress: Progress) -> list[tuple[float, float, float]]:
     return found
 
 
-def speed_before(progress: Progress, time_s: float) -> float:
-    """Median env steps per second of the windows in the minute before; 0 where there are none."""
-    rates = [rate for start, end, rate in windows(progress) if start >= time_s - BASELINE_S and end <= time_s]
-    return statistics.median(rates) if rates else 0.0
+def speed_before(progress: Progress, time_s: float, kills: Sequence[Kill], newest: int = 0) -> float:
+    """Median env steps per second of the windows before, without those that a kill or its recovery lies in.
+
+    All of them, so that a run which gets slower from kill to kill is not measured by itself.
+
+    Args:
+        progress: of the run.
+        time_s: of the run.
+        kills: earlier ones; one that was never recovered from disturbs everything after it.
+        newest: so many windows, the last ones, instead of all.
+
+    Returns:
+        0 where there are no such windows.
+    """
+    rates = [
+        rate
+        for start, end, rate in windows(progress)
+        if end <= time_s and not any(start < _back(kill) and kill.time_s < end for kill in kills)
+    ]
+    return statistics.median(rates[-newest:]) if rates else 0.0
+
+
+def _back(kill: Kill) -> float:
+    return math.inf if kill.recovery_s is None else kill.time_s + kill.recovery_s
 
 
 def recovery(progress: Progress, time_s: float, before: float, actors: int) -> float | None:

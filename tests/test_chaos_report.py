@@ -45,9 +45,20 @@ def lines(rates: Sequence[float]) -> list[dict[str, Any]]:
 
 def test_a_recovery_is_the_start_of_the_first_window_with_nine_tenths_of_the_speed() -> None:
     progress = lines([100] * 12 + [100, 0, 20, 85, 95, 100, 100])  # killed within the thirteenth line's time
-    assert speed_before(progress, 62.0) == 100
+    assert speed_before(progress, 62.0, []) == 100
     assert recovery(progress, 62.0, 100.0, ACTORS) == pytest.approx(75.0 - 62.0)  # 85 and 95 make 90
     assert recovery(progress[:18], 62.0, 100.0, ACTORS) is None
+
+
+def test_the_speed_before_is_that_of_windows_which_no_kill_disturbed() -> None:
+    progress = lines([100] * 12 + [0, 0, 60, 60, 60, 60] + [92] * 4 + [0, 0])
+    kill = Kill("actor", 61.0, 100.0, 29.0)
+    assert speed_before(progress, 110.0, []) == 100
+    assert speed_before(progress, 110.0, [], newest=8) < 92
+    assert speed_before(progress, 110.0, [kill]) == 100
+    assert speed_before(progress, 110.0, [kill], newest=3) == 92
+    assert speed_before(progress, 110.0, [replace(kill, recovery_s=None)], newest=3) == 100
+    assert speed_before(progress, 8.0, []) == 0
 
 
 def test_a_window_before_a_stall_is_no_recovery() -> None:
