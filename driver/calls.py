@@ -1,11 +1,12 @@
 """Calls in flight to the roles' processes, and what to do when each is answered."""
 
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import RayError
+
+from driver.clock import RunningClock
 
 
 class NoAnswerError(RayError):
@@ -19,7 +20,7 @@ class NoProgressError(RayError):
 class _Call(NamedTuple):
     role: str
     done: Callable[[Any], None]
-    started: float  # time.monotonic()
+    started: float  # by the calls' clock
     patience: float
 
 
@@ -31,9 +32,14 @@ class Failure(NamedTuple):
 
 
 class Calls:
-    """Waits for many calls at once; each runs its callback with the result."""
+    """Waits for many calls at once; each runs its callback with the result.
 
-    def __init__(self) -> None:
+    Args:
+        clock: seconds by which calls are overdue; by default those for which this process has been running.
+    """
+
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+        self._clock = clock or RunningClock()
         self._calls: dict[Any, _Call] = {}
 
     def __len__(self) -> int:
@@ -41,7 +47,7 @@ class Calls:
 
     def start(self, role: str, reference: Any, done: Callable[[Any], None], patience: float = 1.0) -> None:
         """Registers a call to `role`; `done` gets its result, and it is overdue `patience` times later than others."""
-        self._calls[reference] = _Call(role, done, time.monotonic(), patience)
+        self._calls[reference] = _Call(role, done, self._clock(), patience)
 
     def poll(self, timeout_s: float) -> list[Failure]:
         """Waits until something is answered or the time is over; runs callbacks; returns what failed."""
@@ -60,7 +66,7 @@ class Calls:
         Args:
             limit: seconds that a role has.
         """
-        now = time.monotonic()
+        now = self._clock()
         late = {
             call.role: call.patience * limit(call.role)
             for call in self._calls.values()

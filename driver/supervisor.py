@@ -13,6 +13,7 @@ from actors.remote import ActorReport, EvaluationReport
 from common.errors import UserError
 from common.types import ShardStats
 from driver.calls import Calls, Failure, NoProgressError
+from driver.clock import RunningClock
 from driver.counters import Counters
 from driver.failures import RunFailedError, cause, failed, is_death
 from driver.filling import Filling
@@ -33,6 +34,8 @@ _INCARNATIONS_PER_SESSION = 1_000
 # The last slice of an evaluation draws its animation, which takes a multiple of a slice for a long episode.
 _ANIMATION_PATIENCE = 5.0
 _FRESH_STATS_S = 5.0
+# That a learner may have published weights in since it was last heard, all told: it is about one, at its own speed.
+_UNTOLD_SLICES = 4
 
 
 @dataclass
@@ -49,6 +52,7 @@ class Supervisor:
     _retired: dict[int, int] = field(default_factory=dict)  # the next incarnations of actors that were ended
     _count: int = 0  # of actors
     _most_updates: int = 0  # that a learner of this run has had
+    _untold_versions: int = 0  # of weights, that the learner may have published since it last answered
     _evaluating: bool = False
     _stopping: bool = False
     _next_stats: float = 0.0
@@ -56,7 +60,7 @@ class Supervisor:
     def __post_init__(self) -> None:
         self._filling = Filling(self.recovery.fill)
         self._patience = Patience(self.roles.config.ray.hang_s, self.roles.placement)
-        self._standstill = Standstill(self.listener.event)
+        self._standstill = Standstill(self.listener.event, RunningClock())
         self._taken_over = TakenOver(self.listener.event)
 
     @property
@@ -285,6 +289,7 @@ class Supervisor:
         # A learner that always falls back to its last checkpoint before it gets further makes no progress.
         answered(self._slots[LEARNER], progress=report.total_updates > self._most_updates)
         self._most_updates = max(self._most_updates, report.total_updates)
+        self._untold_versions = _UNTOLD_SLICES * (report.version - self.counters.weight_version) + 1
         self._standstill.take_learner(report)
         self.listener.learner(report)
         self._run_learner()
@@ -407,6 +412,7 @@ class Supervisor:
         except UserError as error:
             raise RunFailedError(f"the learner died and cannot be replaced: {error}") from error
         self.counters.updates = 0 if state is None else state["updates"]
+        self.counters.weight_version += self._untold_versions  # versions never go back, which a policy's lag counts by
         displaced = self._displace_actors()
         self._slots[LEARNER].hold(self._new_learner(state))
         self._run_learner()

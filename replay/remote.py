@@ -5,8 +5,8 @@ bounded, and all waiting has a time limit.
 """
 
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import ray
@@ -20,6 +20,7 @@ from replay.shard import ReplayShard
 from replay.snapshot import Assembly, pieces
 
 ShardHandle = ActorHandle[Any]
+_T = TypeVar("_T")
 
 SHARD_LOST = (RayActorError, ObjectLostError, NodeDiedError, OutOfMemoryError)
 """What a call raises when its shard, or the node that held its answer, is gone."""
@@ -33,7 +34,12 @@ where it was only out of reach for a moment, nobody else would say so."""
 
 
 class RemoteReplayShard:
-    """A `ReplayShard` in a process of its own; see there for arguments and methods."""
+    """A `ReplayShard` in a process of its own; see there for arguments and methods.
+
+    An error of its own, such as memory that ran out, is not its callers': it refuses whatever they ask from then on,
+    `stats`, which the supervisor asks, raises it, and there is no snapshot. Only a ValueError, what is wrong with an
+    argument, is raised at once.
+    """
 
     def __init__(
         self,
@@ -47,29 +53,32 @@ class RemoteReplayShard:
         self._shard = ReplayShard(capacity, spec, priority_exponent, limiter, seed, incarnation)
         self._pieces: Iterator[bytes] = iter(())
         self._assembly: Assembly | None = None
+        self._fault: Exception | None = None
 
     def can_insert(self, n: int) -> bool:
         """See `ReplayShard.can_insert`."""
-        return self._shard.can_insert(n)
+        return self._fault is None and self._shard.can_insert(n)
 
     def insert(self, chunk: Chunk) -> bool:
         """See `ReplayShard.insert`."""
-        return self._shard.insert(chunk)
+        return self._try(lambda: self._shard.insert(chunk), refusal=False)
 
     def sample(self, n: int) -> ShardSample | None:
         """See `ReplayShard.sample`."""
-        return self._shard.sample(n)
+        return self._try(lambda: self._shard.sample(n), refusal=None)
 
     def update_priorities(self, ids: NDArray[np.int64], priorities: NDArray[np.float32]) -> None:
         """See `ReplayShard.update_priorities`."""
-        self._shard.update_priorities(ids, priorities)
+        self._try(lambda: self._shard.update_priorities(ids, priorities), refusal=None)
 
     def stats(self) -> ShardStats:
         """See `ReplayShard.stats`."""
+        self._raise_fault()
         return self._shard.stats()
 
     def begin_snapshot(self) -> None:
         """Takes a snapshot of the shard as it is now; `snapshot_piece` sends it, and not to two callers at once."""
+        self._raise_fault()
         self._pieces = pieces(self._shard.snapshot())
 
     @ray.method(concurrency_group="snapshot")
@@ -110,6 +119,21 @@ class RemoteReplayShard:
     @ray.method(concurrency_group="health")
     def ping(self) -> None:
         """Answers at once, whatever else this process is doing."""
+
+    def _raise_fault(self) -> None:
+        if self._fault is not None:
+            raise self._fault
+
+    def _try(self, call: Callable[[], _T], refusal: _T) -> _T:
+        if self._fault is not None:
+            return refusal
+        try:
+            return call()
+        except ValueError:
+            raise
+        except Exception as error:  # whichever it is
+            self._fault = error
+            return refusal
 
 
 def start_shard(

@@ -251,6 +251,27 @@ def test_a_process_that_hangs_counts_as_dead(role: str, tmp_path: Path) -> None:
     assert "died (no answer for 5 s); a new one takes its place" in out
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("all_of_it", [False, True], ids=["the driver", "the whole run"])
+def test_a_run_that_is_paused_goes_on_with_all_its_processes(all_of_it: bool, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start(run, *GRID, "--ray.hang-s", "5")
+    wait_for(lambda: any(line["updates"] for line in progress(run)), process)
+    paused = [process.pid, *(descendants(process.pid) if all_of_it else ())]
+    for pid in paused:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(20)
+    for pid in reversed(paused):
+        os.kill(pid, signal.SIGCONT)
+    before = progress(run)[-1]["env_steps"]
+    wait_for(lambda: progress(run)[-1]["env_steps"] > before + 1_000, process)
+    process.send_signal(signal.SIGINT)
+    status, out, err = finish(process)
+    assert (status, err) == (0, "")
+    assert "died" not in out
+    assert progress(run)[-1]["restarts"] == 0
+
+
 def test_an_actor_that_keeps_dying_ends_the_run_with_that_cause(tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start(run, *GRID, "--actors.count", "1")

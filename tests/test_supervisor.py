@@ -312,10 +312,9 @@ def test_what_was_lost_with_another_process_is_a_death_and_not_the_end(
     run.evaluate(2)
 
 
-def test_calls_are_overdue_after_their_own_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_are_overdue_after_their_own_patience() -> None:
     now = 100.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    calls = Calls()
+    calls = Calls(lambda: now)
     calls.start("evaluator", "a reference", print, patience=5)
     calls.start("actor 0", "another", print)
     now = 103.0
@@ -323,6 +322,19 @@ def test_calls_are_overdue_after_their_own_patience(monkeypatch: pytest.MonkeyPa
     now = 111.0
     late = {failure.role: str(failure.error) for failure in calls.overdue(lambda role: 2)}
     assert late == {"evaluator": "no answer for 10 s", "actor 0": "no answer for 2 s"}
+
+
+def test_what_a_paused_driver_could_not_hear_makes_no_call_overdue(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    calls = Calls()
+    calls.start("actor 0", "a reference", print)
+    now += 3_600.0
+    assert calls.overdue(lambda role: 5) == []
+    for _ in range(4):
+        now += 1.0
+        late = calls.overdue(lambda role: 5)
+    assert [failure.role for failure in late] == ["actor 0"]
 
 
 @pytest.mark.parametrize("role", ["replay shard 0", "learner", "actor 1", "evaluator"])
@@ -336,6 +348,23 @@ def test_five_deaths_of_any_role_without_progress_end_the_run(role: str) -> None
     with pytest.raises(RunFailedError, match=f"{role} died 5 times in a row without progress: its process is gone"):
         run.until(lambda: False)
     run.end()
+
+
+def test_a_new_learners_weights_are_newer_than_any_that_the_dead_one_may_have_published(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun_at: list[int] = []
+
+    def learner(shards: Any, state: Any, version: int) -> Any:
+        begun_at.append(version)
+        return run.roles.start(LearnerPart)
+
+    run.until_reported("learner")  # version 1, where the counters have 0
+    monkeypatch.setattr(run.roles, "learner", learner)
+    run.kill("learner")
+    run.until(lambda: bool(begun_at))
+    assert begun_at[-1] > 1 + 1
+    assert run.counters.weight_version == begun_at[-1]
 
 
 def test_deaths_with_progress_in_between_do_not_add_up(run: Run) -> None:
