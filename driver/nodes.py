@@ -1,11 +1,17 @@
 """The nodes of a Ray cluster."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import ray
 
+from driver.head_watch import Part
 from driver.ray_session import ClusterSize
+
+# Ray waits for its server, which may be out of reach for a moment, for a minute.
+_SERVER_GONE_S: Final = 40.0
+# Nobody starts it again, and its object store is gone with it: the next use of that ends this program without a word.
+_DAEMON_GONE_S: Final = 0.5
 
 
 class Node(NamedTuple):
@@ -33,6 +39,17 @@ def alive_nodes() -> list[Node]:
 def this_node() -> str:
     """The id of the node that this process runs on."""
     return str(ray.get_runtime_context().get_node_id())
+
+
+def ray_parts() -> list[Part]:
+    """The parts of Ray itself (GCS, raylet) that this process cannot do without."""
+    here = this_node()
+    daemon = next(entry for entry in ray.nodes() if entry["NodeID"] == here)
+    address = f"{daemon['NodeManagerAddress']}:{daemon['NodeManagerPort']}"
+    return [
+        Part("Ray's server", ray.get_runtime_context().gcs_address, _SERVER_GONE_S),
+        Part("Ray's daemon on this machine", address, _DAEMON_GONE_S),
+    ]
 
 
 def total(nodes: Sequence[Node]) -> ClusterSize:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import ray
 from ray.exceptions import RayError
 
 from actors.remote import ActorReport, EvaluationReport
@@ -32,6 +31,7 @@ from driver.introduction import introduction
 from driver.limits import Limits
 from driver.metrics import Metrics, evaluation_lines, evaluation_scalars, progress_line, window_scalars
 from driver.mirror import Mirror
+from driver.nodes import ray_parts
 from driver.options import LaunchOptions, dump_config
 from driver.placement import Placement
 from driver.plan import Plan, transition_bytes
@@ -144,14 +144,12 @@ class Training:
         """Runs to the end; returns the exit status."""
         with self._watch:
             gone = functools.partial(self._head_gone, session)
-            self._watch.enter_context(head_watch(ray.get_runtime_context().gcs_address, gone))
+            self._watch.enter_context(head_watch(ray_parts(), gone))
             return self._run(signals)
 
-    def _head_gone(self, session: Session) -> None:
+    def _head_gone(self, session: Session, name: str) -> None:
         """Ends the program at once: whatever waits for Ray now waits in vain, until Ray ends it without a word."""
-        self._event(
-            "launch.py: error: Ray's server is gone, and with it what the processes did since the last checkpoint"
-        )
+        self._event(f"launch.py: error: {name} is gone, and with it what the processes did since the last checkpoint")
         again = "" if self._cluster is None else "start the cluster again (`ray up` or `ray start`), and "
         self._event(f"{again}go on with: python launch.py --resume {self._run_dir.path}")
         self._display.restore()

@@ -12,45 +12,50 @@ from pathlib import Path
 import pytest
 
 import driver.head_watch
-from driver.head_watch import head_watch
+from driver.head_watch import Part, head_watch
 from tests.launching import GRID, all_gone, descendants, finish, progress, start, wait_for
 
 
-def test_a_server_that_goes_away_for_good_is_told_once_and_one_that_is_there_never(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("part", ["server", "daemon"])
+def test_a_part_that_goes_away_for_good_is_told_once_and_one_that_is_there_never(
+    part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver.head_watch, "_INTERVAL_S", 0.02)
-    monkeypatch.setattr(driver.head_watch, "GONE_S", 0.3)
-    told: list[float] = []
+    monkeypatch.setattr(driver.head_watch, "LONGEST_INTERVAL_S", 0.02)
+    told: list[str] = []
     gone = threading.Event()
 
-    def tell() -> None:
-        told.append(time.monotonic())
+    def tell(name: str) -> None:
+        told.append(name)
         gone.set()
 
-    server = socket.create_server(("127.0.0.1", 0))
-    with head_watch(f"127.0.0.1:{server.getsockname()[1]}", tell):
+    servers = {name: socket.create_server(("127.0.0.1", 0)) for name in ("server", "daemon")}
+    with head_watch([Part(name, f"127.0.0.1:{each.getsockname()[1]}", 0.3) for name, each in servers.items()], tell):
         time.sleep(0.6)
         assert told == []
-        server.close()
+        servers[part].close()
         assert gone.wait(10)
         time.sleep(0.6)
-    assert len(told) == 1
+    assert told == [part]
+    for each in servers.values():
+        each.close()
 
 
-def test_nothing_is_told_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver.head_watch, "_INTERVAL_S", 0.02)
-    monkeypatch.setattr(driver.head_watch, "GONE_S", 0.1)
-    told: list[None] = []
-    with head_watch("127.0.0.1:9", lambda: told.append(None)):
+def test_nothing_is_told_after_the_end() -> None:
+    told: list[str] = []
+    with head_watch([Part("server", "127.0.0.1:9", 0.1)], told.append):
         pass
     time.sleep(0.3)
     assert told == []
 
 
 @pytest.mark.slow
-def test_a_run_without_rays_server_ends_with_the_reason_and_how_to_go_on_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("program", "name"),
+    [("gcs_server", "Ray's server"), ("raylet/raylet", "Ray's daemon on this machine")],
+    ids=["server", "daemon"],
+)
+def test_a_run_without_a_part_of_ray_ends_with_the_reason_and_how_to_go_on_and_leaves_nothing(
+    program: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     temporary = Path(tempfile.mkdtemp(prefix="ray-"))  # not tmp_path: the paths of sockets must be short
     monkeypatch.setenv("TMPDIR", str(temporary))
@@ -59,11 +64,10 @@ def test_a_run_without_rays_server_ends_with_the_reason_and_how_to_go_on_and_lea
     process = start(run, *GRID, "--checkpoint.interval-s", "2")
     wait_for(lambda: any((run / "checkpoints").glob("step-*")), process)
     children = descendants(process.pid)
-    server = next(pid for pid, title in children.items() if "gcs_server" in title)
-    os.kill(server, signal.SIGKILL)
+    os.kill(next(pid for pid, title in children.items() if program in title), signal.SIGKILL)
     status, out, err = finish(process)
     assert (status, err) == (1, "")
-    assert "launch.py: error: Ray's server is gone" in out
+    assert f"launch.py: error: {name} is gone" in out
     again = re.search(r"go on with: python launch.py --resume (\S+)$", out, re.MULTILINE)
     assert again
     assert Path(again[1]) == run
