@@ -49,6 +49,11 @@ class RunDirectory:
         """Whether a run was started here."""
         return self.config_path.exists()
 
+    @property
+    def holds_any_of_a_run(self) -> bool:
+        """Whether one of the files that identify a run is here, be it damaged or without the other."""
+        return self.config_path.exists() or self.metadata_path.exists()
+
     def check_free(self) -> None:
         """UserError where a new run could not be put."""
         try:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import IO, Final
 
 from common.errors import UserError
+from driver.run_directory import RunDirectory
 
 _PREFIX: Final = "apex-mario-"
-_LOCK: Final = ".lock"
+_LOCK: Final = ".ray-session.lock"  # of another name than a run directory's, which may lie here as well
 
 
 @contextlib.contextmanager
@@ -19,7 +20,7 @@ def temporary_folder() -> Iterator[str]:
     """A folder of its own, so that nothing stays behind in /tmp/ray and two runs never meet.
 
     A driver that is killed cannot remove its folder. Each holds a lock in it for as long as it lives: folders whose
-    lock nobody holds are removed here.
+    lock nobody holds are removed here, but for a folder that holds a run, whatever else lies in it.
 
     Raises:
         UserError: none can be made.
@@ -50,4 +51,5 @@ def _remove_leftovers() -> None:
     for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
         with contextlib.suppress(OSError), lock.open("r+") as file:  # another user's, or removed meanwhile
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock.parent, ignore_errors=True)
+            if not RunDirectory(lock.parent).holds_any_of_a_run:
+                shutil.rmtree(lock.parent, ignore_errors=True)

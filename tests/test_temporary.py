@@ -11,6 +11,8 @@ import pytest
 
 from common.errors import UserError
 from driver.temporary import temporary_folder
+from learner.checkpoint import load_checkpoint
+from tests.checkpoints import make_run, save_step
 
 HOLDING = """
 from driver.temporary import temporary_folder
@@ -53,6 +55,26 @@ def test_a_killed_programs_folder_goes_with_the_next_one_and_a_running_ones_stay
         assert alive.exists()
     running.communicate("\n")
     assert [path.name for path in tmp_path.iterdir()] == ["apex-mario-of-somebody-else"]
+
+
+def test_a_run_directory_of_such_a_name_stays_between_its_sessions_and_in_them(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "apex-mario-1-1")
+    checkpoint = save_step(run, 5)
+    with run.lock():
+        pass
+    with temporary_folder(), run.lock():  # as --resume does, or any other run's start
+        assert load_checkpoint(checkpoint).step == 5
+    assert run.config_path.exists()
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "run.json"])
+def test_a_leftover_with_a_run_in_it_stays(name: str, tmp_path: Path) -> None:
+    killed, folder = holder()
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    (folder / name).touch()
+    with temporary_folder():
+        assert (folder / name).exists()
 
 
 def test_where_no_folder_can_be_made_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
