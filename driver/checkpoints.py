@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from learner.checkpoint import (
     save_checkpoint,
 )
 from learner.checkpoint_adam import check_adam
+from learner.checkpoint_names import return_to
 from learner.factory import build_learner
 from replay.snapshot import file_name
 
@@ -190,6 +191,28 @@ def read_start(run: RunDirectory, chosen: Path | None) -> Start:
         return Start()
     counters, best = _read_state(data)
     return Start(data, counters, best, [*remarks, *compare_settings(run, data)])
+
+
+def return_to_chosen(run: RunDirectory, chosen: Path, begin: Start) -> Start:
+    """Makes a checkpoint the run's newest, so that a dead role's replacement goes on from it as well.
+
+    Args:
+        run: its folder, whose lock is held.
+        chosen: one of its checkpoints.
+        begin: what `read_start` made of that one.
+
+    Returns:
+        The same, from where the checkpoint lies now, with remarks about those that were set aside.
+
+    Raises:
+        UserError: it is none of the run's checkpoints, or one cannot be renamed.
+    """
+    try:
+        path, aside = return_to(run.checkpoints, chosen)
+    except OSError as error:
+        raise UserError(f"the newer checkpoints in {run.checkpoints} cannot be set aside: {error.strerror}") from None
+    remarks = [f"the newer checkpoint {name} is set aside as {place}" for name, place in aside.items()]
+    return replace(begin, data=begin.data and begin.data.moved(path), remarks=[*begin.remarks, *remarks])
 
 
 def check_fits(data: CheckpointData, config: Config, spec: EnvironmentSpec) -> None:

@@ -24,6 +24,7 @@ from common.validation import validate
 from driver.fetching import fetched_run
 from driver.run_directory import RunDirectory, newest_run
 from driver.store import is_uri
+from learner.checkpoint_names import has_checkpoint_name
 
 RUNS = Path("runs")
 
@@ -224,8 +225,9 @@ def _continuation(
 
 def _run_of(checkpoint: Path) -> Path:
     """The folder of the run that a checkpoint lies in."""
-    run = checkpoint.resolve().parent.parent
-    if not checkpoint.is_dir() or RunDirectory(run).checkpoints != checkpoint.resolve().parent:
+    path = checkpoint.resolve()
+    run = path.parent.parent
+    if not path.is_dir() or RunDirectory(run).checkpoints != path.parent or not has_checkpoint_name(path):
         raise UserError(
             f"--resume-from {checkpoint}: no checkpoint of a run; name a folder such as runs/…/checkpoints/step-…"
         )

@@ -20,22 +20,36 @@ class Recovery:
         shards: replay shards of the run.
         with_replay: whether they are to hold the replay, and what they hold of it is to be taken.
         say: takes one line for the user.
+        known: whether the session loaded or wrote a checkpoint by now.
     """
 
-    def __init__(self, checkpoints: Path, shards: int, with_replay: bool, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        checkpoints: Path,
+        shards: int,
+        with_replay: bool,
+        say: Callable[[str], None],
+        known: Callable[[], bool],
+    ) -> None:
         self._checkpoints = checkpoints
         self._shards = shards
         self._with_replay = with_replay
         self._say = say
+        self._known = known
 
     def learner_state(self) -> dict[str, Any] | None:
         """A new learner's state; None where there is no checkpoint yet.
 
         Raises:
-            UserError: there are checkpoints, and all are damaged.
+            UserError: there are checkpoints, and all are damaged; or there were some, and they are gone.
         """
         data = load_newest_checkpoint(self._checkpoints, lambda text: self._say(f"warning: {text}"), extra=False)
         if data is None:
+            if self._known():  # as where their disk was unmounted: beginning afresh would lose the run without a word
+                raise UserError(
+                    f"the checkpoints that this session loaded or wrote are gone from {self._checkpoints}; bring them "
+                    "back, as by mounting their disk, and resume the run"
+                )
             self._say("there is no checkpoint to go on from: the new learner begins afresh")
             return None
         self._say(f"the new learner goes on from {data.path.name}")

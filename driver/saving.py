@@ -52,6 +52,12 @@ class Saving:
         self._before = self._last
         self._requested = False
         self._failures = 0  # of shards to answer, in a row
+        self._wrote_any = False
+
+    @property
+    def wrote_any(self) -> bool:
+        """Whether the session wrote a checkpoint by now."""
+        return self._wrote_any
 
     def begin_if_due(self, now: float) -> None:
         """Asks for the learner's state and writes it with the rest in the background, where it is time for that.
@@ -135,7 +141,7 @@ class Saving:
         if isinstance(outcome, CheckpointError):
             self._say(f"warning: {outcome}; earlier checkpoints are whole, training goes on")
         elif outcome is not None:
-            self._failures = 0
+            self._failures, self._wrote_any = 0, True
             self._say(str(outcome))
             if outcome.remark is not None:
                 self._say(f"warning: {outcome.remark}")

@@ -11,7 +11,7 @@ from actors.environment import environment_spec
 from common.config import Config
 from common.errors import UserError
 from common.types import EnvironmentSpec
-from driver.checkpoints import Start, check_fits, read_start
+from driver.checkpoints import Start, check_fits, read_start, return_to_chosen
 from driver.cluster import look_around
 from driver.display import Display
 from driver.limits import Limits
@@ -21,11 +21,9 @@ from driver.options import LaunchOptions, dump_config
 from driver.plan import Plan, machine_cores, make_plan, transition_bytes
 from driver.provenance import describe_origin
 from driver.ray_session import Session, ray_session
-from driver.run_directory import RunDirectory
 from driver.stop import StopSignals
 from driver.store import Store
 from driver.training import Training
-from learner.checkpoint import set_aside_newer
 from replay.memory import available_memory, check_memory
 
 
@@ -89,7 +87,7 @@ def _train(
         with run.lock():
             _log_to(run.log_path)
             if options.checkpoint is not None:
-                begin.remarks.extend(_set_aside(run, options.checkpoint))
+                begin = return_to_chosen(run, options.checkpoint, begin)
             mirror = None if store is None else start_mirror(store, run, begin, config.checkpoint.keep)
             training = Training(options, plan, begin, limits, display, mirror, cluster)
             training.introduce(session)
@@ -114,15 +112,6 @@ def _store(options: LaunchOptions, begin: Start) -> Store | None:
         return None
     take_back = options.checkpoint is not None or uri == options.fetched
     return check_mirror(uri, options.run, begin.step if options.resume else None, take_back=take_back)
-
-
-def _set_aside(run: RunDirectory, checkpoint: Path) -> list[str]:
-    """Hides what the run did after a checkpoint that it goes on from; in words."""
-    try:
-        aside = set_aside_newer(run.checkpoints, checkpoint)
-    except OSError as error:
-        raise UserError(f"the newer checkpoints in {run.checkpoints} cannot be set aside: {error.strerror}") from None
-    return [f"the newer checkpoint {path.name.removeprefix('.aside-')} is set aside as {path}" for path in aside]
 
 
 def _check_memory_here(config: Config, plan: Plan) -> None:

@@ -83,7 +83,11 @@ class Training:
         self._display = display
         self._cluster = cluster
         self._recovery = Recovery(
-            self._run_dir.checkpoints, self._config.replay.shards, self._config.checkpoint.replay, self._event
+            self._run_dir.checkpoints,
+            self._config.replay.shards,
+            self._config.checkpoint.replay,
+            self._event,
+            self._has_checkpoint,
         )
         roles = Roles(self._config, plan, Placement() if cluster is None else cluster.placement)
         self._supervisor = Supervisor(
@@ -213,6 +217,10 @@ class Training:
         """Whether the policy is another one than at the last evaluation; a new learner may have fewer updates."""
         return self._counters.updates != self._evaluated
 
+    def _has_checkpoint(self) -> bool:
+        """Whether the session loaded or wrote one, so that there must be some."""
+        return self._begin.data is not None or self._saving.wrote_any
+
     def _close(self) -> None:
         """The last line of progress; whatever cannot be written any more was said before."""
         self._episode_log.close()
@@ -232,7 +240,9 @@ class Training:
         except UserError as error:
             self._event(f"launch.py: error: {error}")
             return
-        if newest is None:
+        if newest is None and self._has_checkpoint():
+            self._event(f"once the checkpoints are back, go on with: python launch.py --resume {self._run_dir.path}")
+        elif newest is None:
             self._event("there is no checkpoint yet: nothing to go on from")
         else:
             self._event(f"go on from the last checkpoint with: python launch.py --resume {self._run_dir.path}")

@@ -15,10 +15,9 @@ A folder is filled under a temporary name, flushed to the disk and then renamed.
 import io
 import json
 import logging
-import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -29,12 +28,10 @@ from common.errors import UserError
 from common.files import sync_directory, write_synced
 from common.policy import Policy, load_policy, load_tensors, save_weights
 from common.types import EnvironmentSpec
+from learner.checkpoint_names import REPLACED_SUFFIX, checkpoint_folders
 from learner.manifest import MANIFEST, OPTIONAL_FILES, OWN_FILES, has_all_sizes, read_json, verify, write_manifest
 
 _TEMPORARY_PREFIX = ".temporary-"
-_ASIDE_PREFIX = ".aside-"
-_REPLACED_SUFFIX = ".replaced"
-_STEP_PATTERN = re.compile(r"step-(\d{12,})(\.replaced)?")
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +59,10 @@ class CheckpointData:
     learner: dict[str, Any]
     state: dict[str, Any]
     extra: dict[str, Path]
+
+    def moved(self, path: Path) -> "CheckpointData":
+        """The same, after its folder was renamed."""
+        return replace(self, path=path, extra={name: path / name for name in self.extra})
 
 
 def save_checkpoint(
@@ -164,20 +165,6 @@ def load_newest_checkpoint(
     return None
 
 
-def set_aside_newer(root: Path, path: Path) -> list[Path]:
-    """Takes the names of checkpoints away that are newer than one, so that they are no longer found; where they are.
-
-    Raises:
-        OSError: one cannot be renamed.
-    """
-    aside = []
-    for other in _checkpoints(root):
-        if other.name == path.name:
-            break
-        aside.append(other.rename(other.with_name(f"{_ASIDE_PREFIX}{other.name}")))
-    return aside
-
-
 def prune(root: Path, keep: int, spare: Path | None = None, holding: str | None = None) -> None:
     """Removes all checkpoints but the newest `keep` whole ones.
 
@@ -193,7 +180,7 @@ def prune(root: Path, keep: int, spare: Path | None = None, holding: str | None 
     if keep < 1:
         raise ValueError(f"{keep} checkpoints cannot be kept: at least 1")
     whole, held = 0, holding is None
-    for path in _checkpoints(root):
+    for path in checkpoint_folders(root):
         last_holding = not held and (path / str(holding)).exists() and has_all_sizes(path)
         held = held or last_holding
         if whole >= keep and path != spare and not last_holding:
@@ -206,7 +193,7 @@ def _newest(
     root: Path, warn: Callable[[str], None] | None, extra: bool, holding: str | None = None
 ) -> tuple[Path, list[str], int] | None:
     """The newest checkpoint that `verify` finds whole, its files and its step."""
-    while checkpoints := _checkpoints(root):
+    while checkpoints := checkpoint_folders(root):
         reasons = []
         for path in checkpoints:
             try:
@@ -270,7 +257,7 @@ def _write_bytes(path: Path, data: bytes) -> None:
 
 def _publish(temporary: Path, final: Path) -> None:
     """Gives the folder its name; at every moment either it or the one that it replaces can be found."""
-    replaced = final.with_name(final.name + _REPLACED_SUFFIX)
+    replaced = final.with_name(final.name + REPLACED_SUFFIX)
     if final.exists():
         final.rename(replaced)
     temporary.rename(final)
@@ -282,7 +269,7 @@ def _remove_leftovers(root: Path) -> None:
     """What an interrupted save or removal left behind."""
     for path in root.glob(f"{_TEMPORARY_PREFIX}*"):
         shutil.rmtree(path)
-    for replaced in root.glob(f"step-*{_REPLACED_SUFFIX}"):
+    for replaced in root.glob(f"step-*{REPLACED_SUFFIX}"):
         if replaced.with_suffix("").exists():
             _remove(replaced)
         else:
@@ -294,16 +281,6 @@ def _remove(path: Path) -> None:
     doomed = path.with_name(f"{_TEMPORARY_PREFIX}{path.name}")
     path.rename(doomed)
     shutil.rmtree(doomed)
-
-
-def _checkpoints(root: Path) -> list[Path]:
-    """The folders of all checkpoints, newest first; one that is being replaced comes after its successor."""
-    found = []
-    for path in root.glob("step-*"):
-        match = _STEP_PATTERN.fullmatch(path.name)
-        if match and path.is_dir():
-            found.append((int(match[1]), match[2] is None, path))
-    return [path for _, _, path in sorted(found, reverse=True)]
 
 
 def _load_networks(path: Path, policy: Policy, *, averaged: bool) -> dict[str, Any]:

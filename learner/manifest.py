@@ -11,7 +11,7 @@ from common.errors import UserError
 from common.files import sync_directory, write_synced
 
 MANIFEST = "manifest.json"
-_STEP = re.compile(r"step-(\d+).*")
+_STEP = re.compile(r"(?:\.aside-)?step-(\d+).*")
 OWN_FILES = ("policy.pt", "policy.json", "target.pt", "optimizer.pt", "state.json")
 """What every checkpoint holds beside its manifest."""
 OPTIONAL_FILES = ("online.pt",)

@@ -28,7 +28,6 @@ from learner.checkpoint import (
     newest_checkpoint,
     prune,
     save_checkpoint,
-    set_aside_newer,
 )
 from learner.learner import Learner
 from tests.random_batches import VECTOR_SPEC, random_batch
@@ -211,13 +210,18 @@ def test_newest_passes_over_damaged_ones_and_says_why(tmp_path: Path, caplog: py
     assert "optimizer.pt has a wrong checksum" in caplog.text
 
 
-def test_newer_checkpoints_that_were_set_aside_are_found_no_more_but_are_there(tmp_path: Path) -> None:
-    paths = save_steps(tmp_path, 4)
-    aside = set_aside_newer(tmp_path, paths[1])
-    assert newest_checkpoint(tmp_path) == paths[1]
-    assert sorted(load_checkpoint(path).step for path in aside) == [3, 4]
-    assert paths[0].is_dir()
-    assert set_aside_newer(tmp_path, paths[1]) == []
+def test_a_run_without_checkpoints_begins_anew_after_its_learners_death(tmp_path: Path) -> None:
+    said = list[str]()
+    assert Recovery(tmp_path, 1, True, said.append, lambda: False).learner_state() is None
+    assert said == ["there is no checkpoint to go on from: the new learner begins afresh"]
+
+
+def test_a_run_whose_checkpoints_are_gone_ends_rather_than_begins_anew(tmp_path: Path) -> None:
+    said = list[str]()
+    recovery = Recovery(tmp_path / "checkpoints", 1, True, said.append, lambda: True)
+    with pytest.raises(UserError, match=r"loaded or wrote are gone from .*/checkpoints; bring them back.*resume"):
+        recovery.learner_state()
+    assert said == []
 
 
 @pytest.fixture(scope="module")
@@ -403,7 +407,7 @@ def test_a_reader_beside_a_writer_that_keeps_one_always_finds_one(tmp_path: Path
     """As the replacement of a dead process does, with `--checkpoint.keep 1`."""
     learner, said = make_learner(), list[str]()
     save(tmp_path, learner)
-    recovery = Recovery(tmp_path, 1, True, said.append)
+    recovery = Recovery(tmp_path, 1, True, said.append, lambda: True)
     finished = threading.Event()
 
     def write() -> None:

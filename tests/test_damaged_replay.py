@@ -73,10 +73,10 @@ def checkpoint_with_replay(run: RunDirectory) -> CheckpointData:
 def test_a_replay_that_is_not_wanted_is_neither_the_runs_nor_a_new_shards(tmp_path: Path) -> None:
     run, said = make_run(tmp_path / "run"), list[str]()
     data = checkpoint_with_replay(run)
-    recovery = Recovery(run.checkpoints, 1, False, said.append)
+    recovery = Recovery(run.checkpoints, 1, False, said.append, lambda: True)
     with pytest.raises(UserError, match=NOT_WANTED):
         recovery.replay_of(data)
     shard: Any = None  # is not asked for anything
     recovery.fill(0, shard)
     assert said == ["replay shard 0 begins empty: it is not taken from checkpoints (--checkpoint.no-replay)"]
-    assert set(Recovery(run.checkpoints, 1, True, said.append).replay_of(data)) == {"replay-0.bin"}
+    assert set(Recovery(run.checkpoints, 1, True, said.append, lambda: True).replay_of(data)) == {"replay-0.bin"}

@@ -123,6 +123,12 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_line_and_an_earlier_one_can_
     newest = newest_checkpoint(run / "checkpoints")
     assert newest is not None
     assert 920 <= load_checkpoint(newest).step < 950
+    aside = max((run / "checkpoints").glob(".aside-*"))
+    status, out, err = finish(start_raw("--resume-from", str(aside), "--max-updates", "970"))
+    assert (status, err) == (0, "")
+    assert f"resuming from {aside.name.removeprefix('.aside-')}" in out
+    assert "the replay goes on as it was" in out
+    assert newest.exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -199,6 +205,29 @@ def test_a_learner_that_dies_before_the_first_checkpoint_begins_afresh(tmp_path:
     status, out, err = finish(process)
     assert (status, err) == (0, "")
     assert "there is no checkpoint to go on from: the new learner begins afresh" in out
+
+
+@pytest.mark.slow
+def test_a_learner_that_dies_when_the_checkpoints_are_gone_ends_the_run_which_goes_on_once_they_are_back(
+    tmp_path: Path,
+) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    process = start(run, *GRID, "--checkpoint.interval-s", "5")
+    wait_for(lambda: (run / "mario.log").exists() and "checkpoint step-" in (run / "mario.log").read_text(), process)
+    (run / "checkpoints").rename(elsewhere)  # as where their disk is unmounted
+    os.kill(process_of("RemoteLearner", process), signal.SIGKILL)
+    status, out, err = finish(process)
+    assert (status, err) == (1, "")
+    assert "launch.py: error: the learner died and cannot be replaced: the checkpoints that this session loaded" in out
+    assert f"once the checkpoints are back, go on with: python launch.py --resume {run}" in out
+    assert progress(run)[-1]["updates"] > 0
+    elsewhere.rename(run / "checkpoints")
+    newest = newest_checkpoint(run / "checkpoints")
+    assert newest is not None
+    more = str(load_checkpoint(newest).step + 50)
+    status, out, err = finish(start_raw("--resume", str(run), "--max-updates", more))
+    assert (status, err) == (0, "")
+    assert f"resuming from {newest.name}" in out
 
 
 @pytest.mark.slow

@@ -72,6 +72,16 @@ def test_a_checkpoint_is_written_when_it_is_due_and_something_was_learned() -> N
     assert scene.writer.started == 2
 
 
+def test_only_a_checkpoint_that_is_on_the_disk_counts_as_written() -> None:
+    scene = _Scene()
+    scene.writer.outcome = CheckpointError("no room")
+    scene.after(1, 1)
+    assert not scene.saving.wrote_any
+    scene.writer.outcome = Saved(Path("step-1"), 1, 0, 0.1)
+    scene.after(1, 1)
+    assert scene.saving.wrote_any
+
+
 def test_a_learner_that_fell_back_is_saved_as_soon_as_it_is_due() -> None:
     scene = _Scene()
     scene.after(11, 200_000)
