@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
+from common.errors import UserError, first_line
 from driver.copies import Ownership, new_name, prune, publish
 from driver.run_directory import RunDirectory
 from driver.store import Store, StoreError
+from learner.manifest import read_step
 
 _BEST: Final = ("best.pt", "best.json")
 _POLL_S: Final = 0.2
@@ -101,29 +103,31 @@ class Mirror:
                     self._changed.wait()
                 job, self._waiting = self._waiting, None
                 self._at_work = job.checkpoint
-            self._copy(job)
-            self._at_work = None
+            try:
+                self._copy(job)
+            finally:
+                self._at_work = None
 
     def _copy(self, job: _Job) -> None:
         started = time.monotonic()
         name = job.checkpoint.name
         try:
             self._ownership.check()
+            step = read_step(job.checkpoint)
             with open_files(self._run, job.checkpoint, job.best) as files:
-                copy = new_name(int(name.removeprefix("step-")))
-                size = publish(self._store, copy, files, self._ownership.check)
+                size = publish(self._store, new_name(step), files, self._ownership.check)
             self._mirrored += 1
             _log.info("%s mirrored: %.1f MB in %.1f s", name, size / 1e6, time.monotonic() - started)
-        except (StoreError, OSError) as error:
+        except Exception as error:  # whatever it is: the next checkpoint is tried again
             self._lines.append(
-                f"warning: {name} could not be mirrored to {self.uri}: {error}; it is whole on this machine, "
+                f"warning: {name} could not be mirrored to {self.uri}: {_reason(error)}; it is whole on this machine, "
                 "training goes on"
             )
             return
         try:
             prune(self._store, self._keep)
-        except StoreError as error:
-            self._lines.append(f"warning: an old copy at {self.uri} could not be removed: {error}")
+        except Exception as error:
+            self._lines.append(f"warning: an old copy at {self.uri} could not be removed: {_reason(error)}")
 
 
 @contextlib.contextmanager
@@ -132,16 +136,25 @@ def open_files(run: RunDirectory, checkpoint: Path, best: dict[str, bytes]) -> I
 
     Args:
         run: whose.
-        checkpoint: the one.
+        checkpoint: the one. Its folder has its step's name in the copy, also where a user chose one that was set aside
+            or replaced, which would not be found there.
         best: the best policy's files; those on the disk may be of two policies in the moment one takes the other's
             place.
 
     Raises:
+        UserError: the checkpoint has no manifest.
         OSError: a file cannot be opened.
     """
     with contextlib.ExitStack() as stack:
         files: dict[str, BinaryIO] = {name: io.BytesIO(data) for name, data in best.items()}
-        others = [path for path in run.path.iterdir() if path.is_file() and path.name[0] != "."]
-        for path in sorted([*others, *checkpoint.iterdir()]):
-            files.setdefault(path.relative_to(run.path).as_posix(), stack.enter_context(path.open("rb")))
+        paths = {path.name: path for path in run.path.iterdir() if path.is_file() and path.name[0] != "."}
+        folder = f"{run.checkpoints.name}/step-{read_step(checkpoint):012d}"
+        paths |= {f"{folder}/{path.name}": path for path in checkpoint.iterdir()}
+        for name in sorted(paths):
+            files.setdefault(name, stack.enter_context(paths[name].open("rb")))
         yield files
+
+
+def _reason(error: Exception) -> str:
+    expected = isinstance(error, StoreError | OSError | UserError)
+    return first_line(error) if expected else f"{type(error).__name__}: {first_line(error)}"

@@ -168,15 +168,17 @@ def _resume(own: argparse.Namespace, arguments: Sequence[str]) -> LaunchOptions:
         return _resume_uri(own, arguments)
     if own.resume and own.run_dir is not None and Path(own.resume) != own.run_dir:
         raise UserError(f"--resume {own.resume} and --run-dir {own.run_dir} name two runs; give one")
+    checkpoint: Path | None = None
     if own.resume_from is not None:
         path = _run_of(own.resume_from)
+        checkpoint = own.resume_from.resolve()  # as the run's folder is, in which it is looked for
         if own.resume and Path(own.resume).resolve() != path.resolve():
             raise UserError(f"--resume-from {own.resume_from} is no checkpoint of --resume {own.resume}")
     else:
         path = Path(own.resume) if own.resume else own.run_dir or newest_run(RUNS)
     run = RunDirectory(path)
     config, preset, remarks = _continuation(own, arguments, run, str(path))
-    return LaunchOptions(config, preset, run, resume=True, checkpoint=own.resume_from, remarks=remarks)
+    return LaunchOptions(config, preset, run, resume=True, checkpoint=checkpoint, remarks=remarks)
 
 
 def _resume_uri(own: argparse.Namespace, arguments: Sequence[str]) -> LaunchOptions:

@@ -62,6 +62,16 @@ def has_all_sizes(path: Path) -> bool:
         return False
 
 
+def read_step(path: Path) -> int:
+    """The step of a checkpoint's folder, whatever that is called.
+
+    Raises:
+        UserError: its manifest is missing or damaged.
+    """
+    _, step = _read_manifest(path)
+    return step
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in one file of a checkpoint.
 

@@ -13,12 +13,15 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import known_implementations
 
+import driver.mirror
 from common.errors import UserError
+from driver.checkpoints import read_start
 from driver.copies import Ownership, find_copies, identity, new_name, prune, publish, set_aside_newer
 from driver.credentials import refuse_credentials
 from driver.fetching import fetched_run
 from driver.mirror import Mirror, open_files
-from driver.mirror_start import check_mirror
+from driver.mirror_start import check_mirror, start_mirror
+from driver.options import parse_options
 from driver.run_directory import RunDirectory
 from driver.store import Store, StoreError, open_store
 from tests.checkpoints import make_run, save_step
@@ -287,6 +290,54 @@ def test_a_checkpoint_that_is_removed_here_while_it_is_copied_is_copied_whole(
     broken.gate.set()
     assert wait(mirror) == []
     assert fetch_into(store.uri, tmp_path / "runs")[0] == before
+
+
+def test_a_checkpoint_that_was_chosen_by_a_relative_path_is_mirrored(
+    store: Store, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = save_step(run, 5)
+    monkeypatch.chdir(run.path.parent)
+    options = parse_options(["--resume-from", str(chosen.relative_to(run.path.parent))])
+    mirror = start_mirror(store, options.run, read_start(options.run, options.checkpoint), keep=3)
+    assert wait(mirror) == []
+    mirror.start(save_step(options.run, 12))
+    assert wait(mirror) == []
+    assert mirror.mirrored == 2
+    assert [copy.step for copy in find_copies(store)] == [12, 5]
+
+
+@pytest.mark.parametrize("name", ["step-000000000005.replaced", ".aside-step-000000000005", "mine"])
+def test_a_chosen_checkpoint_of_another_name_is_found_in_its_copy(
+    name: str, store: Store, run: RunDirectory, tmp_path: Path
+) -> None:
+    before = contents(save_step(run, 5))
+    chosen = (run.checkpoints / "step-000000000005").rename(run.checkpoints / name)
+    mirror = mirror_of(run, store)
+    mirror.start(chosen)
+    assert wait(mirror) == []
+    fetched, _ = fetch_into(store.uri, tmp_path / "runs")
+    folder = "checkpoints/step-000000000005/"
+    assert {path.removeprefix(folder): data for path, data in fetched.items() if path.startswith(folder)} == before
+
+
+def test_an_error_that_nobody_expects_is_one_line_and_the_next_checkpoint_is_mirrored(
+    store: Store, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("a library failed\nin some way")
+
+    mirror = mirror_of(run, store)
+    for name in ("publish", "prune"):
+        with monkeypatch.context() as patch:
+            patch.setattr(driver.mirror, name, fail)
+            mirror.start(save_step(run, 5))
+            (line,) = wait(mirror)
+        assert line.startswith("warning: ")
+        assert "RuntimeError: a library failed" in line
+        assert "\n" not in line
+    mirror.start(save_step(run, 12))
+    assert wait(mirror) == []
+    assert [copy.step for copy in find_copies(store)] == [12, 5]
 
 
 def test_a_session_that_another_one_took_over_from_writes_no_more(store: Store, run: RunDirectory) -> None:

@@ -155,6 +155,16 @@ def test_resume_refuses_contradictions_by_name_and_takes_what_may_change(tmp_pat
     assert (options.config.max_minutes, options.config.actors.count, options.config.agent.gamma) == (5.0, 2, 0.5)
 
 
+def test_a_checkpoint_that_is_named_by_a_relative_path_lies_in_its_runs_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _start(tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "step-000000000005").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    options = parse_options(["--resume-from", "run/checkpoints/step-000000000005"])
+    assert options.checkpoint == options.run.checkpoints / "step-000000000005"
+
+
 def test_a_runs_settings_that_are_cut_at_any_byte_are_refused(tmp_path: Path) -> None:
     arguments = "--env.stages 1-1 1-2 --agent.gamma 0.5 --seed 12345 --print-episodes"
     config = parse_options(arguments.split()).config
