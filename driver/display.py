@@ -140,7 +140,8 @@ class Display:
 
     def restore(self) -> None:
         """Makes the terminal usable, for an end that comes without `__exit__`."""
-        self._console.show_cursor(True)
+        if self._live is not None:
+            self._live.stop()
 
     def say(self, message: str) -> None:
         """One line that stays."""

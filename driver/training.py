@@ -149,17 +149,29 @@ class Training:
         with self._watch:
             gone = functools.partial(self._head_gone, session)
             self._watch.enter_context(head_watch(ray_parts(), gone))
-            return self._run(signals)
+            try:
+                return self._run(signals)
+            finally:
+                if signals.exit_status is not None:
+                    self._leave(session, signals.exit_status)
 
     def _head_gone(self, session: Session, name: str) -> None:
         """Ends the program at once: whatever waits for Ray now waits in vain, until Ray ends it without a word."""
         self._event(f"launch.py: error: {name} is gone, and with it what the processes did since the last checkpoint")
         again = "" if self._cluster is None else "start the cluster again (`ray up` or `ray start`), and "
         self._event(f"{again}go on with: python launch.py --resume {self._run_dir.path}")
+        self._leave(session, 1)
+
+    def _leave(self, session: Session, status: int) -> None:
+        """Ends the program without waiting for Ray or for a thread, as the one that writes a checkpoint.
+
+        Python's own end would wait for that one, which may be minutes on a slow disk; and where Ray is shut down under
+        it, its next question would start another Ray.
+        """
         self._display.restore()
         if session.folder is not None:
             end_abandoned(session.folder)
-        os._exit(1)
+        os._exit(status)
 
     def _run(self, signals: StopSignals) -> int:
         data = self._begin.data
@@ -180,7 +192,10 @@ class Training:
             self._event(f"launch.py: error: the run cannot be written: {error}; make room and resume it")
             return 1
         finally:
-            self._close()
+            self._finish_files()
+            if signals.exit_status is None:
+                self._supervisor.close()
+                self._saving.close()
 
     def _fill(self, shards: Sequence[Any]) -> None:
         """Gives empty shards what the checkpoint has for them."""
@@ -221,13 +236,11 @@ class Training:
         """Whether the session loaded or wrote one, so that there must be some."""
         return self._begin.data is not None or self._saving.wrote_any
 
-    def _close(self) -> None:
+    def _finish_files(self) -> None:
         """The last line of progress; whatever cannot be written any more was said before."""
         self._episode_log.close()
         self._tick()
         self._redraw()
-        self._supervisor.close()
-        self._saving.close()
 
     def _save_what_is_left(self, signals: StopSignals) -> None:
         """After a failure: a checkpoint of the learner if that is still there, and how to go on."""

@@ -55,8 +55,13 @@ def start(run: Path, *arguments: str) -> "subprocess.Popen[str]":
 
 def start_raw(*arguments: str) -> "subprocess.Popen[str]":
     """A running `launch.py …`."""
+    return start_program(str(ROOT / "launch.py"), *arguments)
+
+
+def start_program(*arguments: str) -> "subprocess.Popen[str]":
+    """A running `python …`."""
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "launch.py"), *arguments],
+        [sys.executable, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,

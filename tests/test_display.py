@@ -86,6 +86,14 @@ def test_a_terminal_gets_the_live_display() -> None:
         assert part in out.getvalue()
 
 
+def test_a_terminal_that_is_left_at_once_gets_its_cursor_back_on_a_line_of_its_own() -> None:
+    out = io.StringIO()
+    with Display(Console(file=out, width=100, force_terminal=True, color_system=None)) as display:
+        display.update(_status())
+        display.restore()
+        assert out.getvalue().endswith("\n\x1b[?25h")
+
+
 def test_an_output_that_takes_nothing_for_a_while_loses_lines_and_ends_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

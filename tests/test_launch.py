@@ -22,6 +22,7 @@ from tests.launching import (
     process_of,
     progress,
     start,
+    start_program,
     start_raw,
     wait_for,
 )
@@ -326,6 +327,44 @@ def test_a_second_signal_ends_the_run_at_once_and_leaves_nothing_running(tmp_pat
     status, out, err = finish(process, timeout_s=30)
     assert (status, err) == (130, "") or (status, "go on with it" in out) == (0, True)  # it may have been quick
     assert all_gone(children)
+
+
+# Writes a replay's file, and does not come to its end.
+SLOW_DISK = """
+import sys, time
+import launch
+from learner import checkpoint
+write = checkpoint.write_synced
+def write_slowly(path, fill):
+    write(path, fill)
+    if path.name == "replay-0.bin":
+        time.sleep(600)
+checkpoint.write_synced = write_slowly
+sys.exit(launch.main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_a_second_signal_does_not_wait_for_a_checkpoint_that_is_being_written(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = Path(tempfile.mkdtemp(prefix="ray-"))  # not tmp_path: the paths of sockets must be short
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "torch"))  # one per user, empty; it stays
+    run = tmp_path / "run"
+    process = start_program("-c", SLOW_DISK, "--run-dir", str(run), *GRID, "--checkpoint.interval-updates", "20")
+    wait_for(lambda: any((run / "checkpoints").glob(".*/replay-0.bin")), process)
+    children = list(descendants(process.pid))
+    process.send_signal(number)
+    wait_for(lambda: f"{number.name}: stopping" in (run / "mario.log").read_text(), process)
+    process.send_signal(number)
+    status, _, err = finish(process, timeout_s=30)
+    assert (status, err) == (128 + number, "")
+    assert all_gone(children, 10)
+    assert progress(run)
+    assert newest_checkpoint(run / "checkpoints") is None  # half of one counts for nothing
+    assert list(temporary.iterdir()) == []
+    temporary.rmdir()
 
 
 def test_an_interrupt_before_the_run_begins_is_one_line(tmp_path: Path) -> None:
