@@ -411,7 +411,9 @@ class Supervisor:
             state = self.recovery.learner_state()
         except UserError as error:
             raise RunFailedError(f"the learner died and cannot be replaced: {error}") from error
-        self.counters.updates = 0 if state is None else state["updates"]
+        before, self.counters.updates = self.counters.updates, 0 if state is None else state["updates"]
+        if before > self.counters.updates:
+            self.listener.event(f"{before - self.counters.updates:,} updates are to be made again")
         self.counters.weight_version += self._untold_versions  # versions never go back, which a policy's lag counts by
         displaced = self._displace_actors()
         self._slots[LEARNER].hold(self._new_learner(state))

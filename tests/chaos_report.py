@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -52,7 +53,7 @@ class Report:
     began_without_contents: int  # shards and learners that had to, though there was a checkpoint
     samples_per_insert: float
     samples_per_insert_setting: float
-    lost_updates: int  # at most, by which the counter of updates fell back
+    lost_updates: int  # the most that a new learner had to make again, but for what the dead one had not told
     updates_in_an_interval: int  # most, between two checkpoints
     fallen_counters: list[str]  # others that ever fell
     memory_mib: list[float]  # of all processes, minute by minute from when the replay was full
@@ -228,10 +229,7 @@ def fallen(progress: Progress, names: Sequence[str]) -> list[str]:
     return [name for name in names if any(later[name] < earlier[name] for earlier, later in pairs)]
 
 
-def lost_updates(progress: Progress) -> int:
-    """The most that the counter of updates ever fell back by."""
-    highest, lost = 0, 0
-    for line in progress:
-        lost = max(lost, highest - line["updates"])
-        highest = max(highest, line["updates"])
-    return lost
+def lost_updates(log: str) -> int:
+    """The most that a new learner was behind the dead one, as the run said."""
+    found = re.findall(r"([\d,]+) updates are to be made again", log)
+    return max((int(number.replace(",", "")) for number in found), default=0)

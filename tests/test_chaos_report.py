@@ -90,7 +90,12 @@ def test_a_burst_is_found_though_the_ratio_comes_out_right() -> None:
 def test_counters_that_fall_are_found() -> None:
     progress = [{"updates": 10, "episodes": 3}, {"updates": 6, "episodes": 3}, {"updates": 8, "episodes": 4}]
     assert fallen(progress, ("updates", "episodes")) == ["updates"]
-    assert lost_updates(progress) == 4
+
+
+def test_lost_updates_are_what_the_run_said() -> None:
+    again = "INFO the new learner goes on from step-10\nINFO {} updates are to be made again\n"
+    assert lost_updates("".join(again.format(lost) for lost in ("312", "1,050", "7"))) == 1_050
+    assert lost_updates("INFO the new learner goes on from step-10\n") == 0
 
 
 def test_a_run_that_kept_every_promise_has_no_misses() -> None:

@@ -350,7 +350,7 @@ def test_five_deaths_of_any_role_without_progress_end_the_run(role: str) -> None
     run.end()
 
 
-def test_a_new_learners_weights_are_newer_than_any_that_the_dead_one_may_have_published(
+def test_a_new_learner_says_what_it_lacks_and_its_weights_are_newer_than_any_that_the_dead_one_may_have_published(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun_at: list[int] = []
@@ -361,8 +361,10 @@ def test_a_new_learners_weights_are_newer_than_any_that_the_dead_one_may_have_pu
 
     run.until_reported("learner")  # version 1, where the counters have 0
     monkeypatch.setattr(run.roles, "learner", learner)
+    run.counters.updates = 1_010
     run.kill("learner")
     run.until(lambda: bool(begun_at))
+    assert run.said[-1] == "1,010 updates are to be made again"
     assert begun_at[-1] > 1 + 1
     assert run.counters.weight_version == begun_at[-1]
 
