@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -52,6 +52,31 @@ def write_all_atomically(files: Mapping[Path, bytes]) -> None:
 
 def _write(data: bytes, file: BinaryIO) -> None:
     file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """As `write_atomically`, for a file that the block writes: under the name that it gets, which has the same suffix.
+
+    What has no bytes to keep, such as /dev/stdout, and a file in a folder that takes no other one get their own name.
+
+    Raises:
+        OSError: the file cannot be written; what was there before is untouched.
+    """
+    target = path.resolve()  # a link stays one
+    if path.exists() and not (target.is_file() and os.access(target.parent, os.W_OK | os.X_OK)):
+        yield path
+        return
+    temporary = target.with_name(f".{os.getpid()}.tmp{target.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(target.parent)
 
 
 def append_whole(path: Path, data: bytes) -> None:

@@ -16,6 +16,7 @@ from actors.video import check_video_path, check_writable, save_video
 from actors.window import Window
 from common.actions import ACTION_SETS
 from common.errors import UserError
+from common.files import replacing
 from common.policy import load_policy
 from common.seeding import role_seed
 from driver.protocol import Protocol, resolve_protocol
@@ -66,11 +67,10 @@ def measure(options: argparse.Namespace) -> None:
         _watch(evaluation, envs[0], window)
     print(table(evaluation.episodes))
     if options.json is not None:
-        with _writing(options.json):
-            options.json.write_text(json.dumps(as_json(path, protocol, evaluation.episodes), indent=2) + "\n")
+        with _writing(options.json) as file:
+            file.write_text(json.dumps(as_json(path, protocol, evaluation.episodes), indent=2) + "\n")
     if options.video is not None:
-        with _writing(options.video):
-            _save_best(evaluation, envs[0], protocol, options.video)
+        _save_best(evaluation, envs[0], protocol, options.video)
     for env in envs:
         env.close()
 
@@ -116,14 +116,12 @@ def _check_files(options: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """UserError where the disk is full, or the like; half a new file does not stay."""
-    is_new = not path.exists()
+def _writing(path: Path) -> Iterator[Path]:
+    """The name to write under; UserError where the disk is full, or the like: an earlier file is then as it was."""
     try:
-        yield
+        with replacing(path) as file:
+            yield file
     except OSError as error:
-        if is_new:
-            path.unlink(missing_ok=True)
         raise UserError(
             f"{path} could not be written: {error.strerror}; make room and evaluate again, or take the table above"
         ) from None
@@ -154,5 +152,6 @@ def _watch(evaluation: Evaluation, env: Environment, window: Window) -> None:
 def _save_best(evaluation: Evaluation, env: Environment, protocol: Protocol, path: Path) -> None:
     stage = protocol.stages[0]
     best = evaluation.best(stage)
-    save_video(evaluation.replay(env, stage, best), path, fps=protocol.fps)
+    with _writing(path) as file:
+        save_video(evaluation.replay(env, stage, best), file, fps=protocol.fps)
     print(f"video: {path} ({stage}, episode {best}: the best of its {protocol.episodes})")

@@ -130,6 +130,24 @@ def test_the_video_is_of_the_best_episode(
     assert "(grid, episode " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("option", "name"), [("--json", "r.json"), ("--video", "v.mp4"), ("--video", "v.gif")])
+def test_a_result_that_cannot_be_written_leaves_the_one_before_as_it_was(
+    grid_policy: Path, tmp_path: Path, option: str, name: str
+) -> None:
+    (tmp_path / name).write_text("an earlier result")
+    before = sorted(tmp_path.iterdir())
+    program = [sys.executable, str(ROOT / "evaluate.py"), str(grid_policy), "--episodes", "4", "--epsilon", "1"]
+    full = ["sh", "-c", 'ulimit -f 0 && exec "$@"', "sh"]  # no file can grow, as on a full disk
+    done = subprocess.run(
+        [*full, *program, option, str(tmp_path / name)], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"evaluate.py: error: {tmp_path / name} could not be written: File too large; ")
+    assert done.stderr.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / name).read_text() == "an earlier result"
+
+
 def test_settings_come_from_training_unless_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     policy = save_mario(tmp_path / "p.pt", stages=["2-1"], sticky_actions=0.25, frame_skip=2, noop_max=7, max_steps=9)
     out = tmp_path / "r.json"
