@@ -11,12 +11,14 @@ from common.actions import ACTION_SETS
 from common.config import EvalConfig
 from common.errors import UserError
 from common.interrupts import ending_at_ctrl_c
+from common.streams import prepare_streams
 
 _INTERRUPTED = "evaluate.py: interrupted; no result was written\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 after a mistake of the user's, which is said in one line."""
+    prepare_streams()
     try:
         options = _parser().parse_args(argv)
         logging.basicConfig(format="evaluate.py: warning: %(message)s")

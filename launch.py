@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from common.errors import UserError
 from common.interrupts import ending_at_ctrl_c
+from common.streams import prepare_streams
 
 _INTERRUPTED = "launch.py: interrupted before the run began\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
+    prepare_streams()
     with ending_at_ctrl_c(_INTERRUPTED):
         from driver.options import parse_options
         from driver.ray_address import find_address, prepare_environment

@@ -12,6 +12,7 @@ from actors.environment import make_environment
 from actors.video import check_writable
 from common.errors import UserError
 from common.plotting import observation_figure
+from common.streams import prepare_streams
 from common.validation import validate_stages
 
 _DPI = 100
@@ -20,6 +21,7 @@ _NUM_ACTIONS = 2  # the first two of every action set: no button, right
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 after a mistake of the user's, which is said in one line."""
+    prepare_streams()
     options = _parser().parse_args(argv)
     try:
         _check(options)

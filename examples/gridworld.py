@@ -57,6 +57,7 @@ from numpy.typing import NDArray
 from actors.gridworld import END, MOVES, SIZE, START, GridworldEnvironment
 from actors.video import check_writable
 from common.errors import UserError
+from common.streams import prepare_streams
 
 Values = NDArray[np.float64]
 
@@ -316,6 +317,7 @@ def save_plot(path: Path, returns: Mapping[str, Values], *, window: int, fixed_s
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 after a mistake of the user's, which is said in one line."""
+    prepare_streams()
     try:
         _run(_parser().parse_args(argv))
     except UserError as error:
