@@ -203,6 +203,8 @@ class Actor:
             self._rng.bit_generator.state = state["rng"]
             self._stages.load_state_dict(state["stages"])
             self._held[:], self._left[:] = state["held"], state["left"]
+            if ((self._held < 0) | (self._held >= self._num_actions)).any():
+                raise ValueError(f"there are no such actions: {self._held}")
             for i, (slot, episode) in enumerate(zip(self._slots, state["slots"], strict=True)):
                 self._states[i] = slot.load_state_dict(episode)
             if "weights" in state:

@@ -1,6 +1,6 @@
 """One environment of an actor and its running episode, which can be told and played again."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -14,6 +14,7 @@ from actors.saved_starts import Trail
 from common.types import Chunk, Episode
 
 _SEEDS = 2**63  # of episodes
+_MOST_VALUE = 1e30  # of a Q-value; a priority is the sum of some, and finite as a float32
 
 
 class Choice(NamedTuple):
@@ -164,7 +165,7 @@ class Slot:
         current = self._begin(_Beginning(int(state["seed"]), str(state["stage"]), moment))
         self._replays = True
         for fields in state["choices"]:
-            current = self.play(Choice(*fields)).state
+            current = self.play(_choice_of(fields)).state
         self._replays = False
         return current
 
@@ -185,3 +186,25 @@ class Slot:
             self.trail.begin()
         self.builder.begin(state[-1:] if moment is None else state)
         return state
+
+
+def _choice_of(fields: Sequence[Any]) -> Choice:
+    """A choice that was saved.
+
+    Raises:
+        TypeError, ValueError: it is none, or holds what no chunk can: its numbers are floats and integers of 32 bits.
+    """
+    choice = Choice(*fields)
+    values = (choice.value, choice.q_tm1, choice.mean_value)
+    sound = (
+        type(choice.action) is int
+        and type(choice.explores) is bool
+        and type(choice.weight_version) is int
+        and 0 <= choice.weight_version <= np.iinfo(np.int32).max
+        and all(type(value) is float and abs(value) <= _MOST_VALUE for value in values)
+        and type(choice.epsilon) is float
+        and 0 <= choice.epsilon <= 1
+    )
+    if not sound:
+        raise ValueError(f"{choice} is no choice of an actor's")
+    return choice

@@ -52,4 +52,7 @@ class StageSampler:
             KeyError, TypeError, ValueError, AttributeError: it is none.
         """
         self._rng.bit_generator.state = state["rng"]
-        self._failures = {stage: float(state["failures"][stage]) for stage in self._stages}
+        failures = {stage: float(state["failures"][stage]) for stage in self._stages}
+        if not all(0 <= rate <= 1 for rate in failures.values()):
+            raise ValueError(f"failure rates are not within 0 … 1: {failures}")
+        self._failures = failures

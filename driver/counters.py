@@ -7,6 +7,7 @@ from common.errors import UserError
 from common.types import ShardStats
 
 _MOST: Final = 2**62
+_MOST_VERSIONS: Final = 2**30  # transitions have them in 32 bits; as many again may come
 MOST_SESSIONS: Final = 8_000
 """Resumes of a run: each takes a thousand of the numbers by which the ids of replay shards' transitions differ."""
 
@@ -53,6 +54,8 @@ class Counters:
                 raise UserError(f"the checkpoint's counters are damaged: {name} is {value!r}")
         if type(values["time_s"]) not in (int, float) or not 0 <= values["time_s"] < _MOST:
             raise UserError(f"the checkpoint's counters are damaged: time_s is {values['time_s']!r}")
+        if counts["weight_version"] >= _MOST_VERSIONS:
+            raise UserError(f"the checkpoint's counters are damaged: weight_version is {counts['weight_version']}")
         if counts["sessions"] > MOST_SESSIONS:
             raise UserError(f"the run was resumed {MOST_SESSIONS:,} times; start a new one")
         return Counters(**values)

@@ -129,7 +129,8 @@ class RateLimiter:
     def restore(self, state: Mapping[str, Any], size: int) -> None:
         """Goes on from what another limiter's `state` returned.
 
-        With other settings than that one's the ratio is kept from now on: what was drawn before is not made up for.
+        With other settings than that one's, or counts that no limiter comes to, the ratio is kept from now on: what was
+        drawn before is not made up for.
 
         Args:
             state: see `state`.
@@ -142,9 +143,16 @@ class RateLimiter:
         if inserts < 0 or samples < 0:
             raise ValueError(f"a limiter cannot have counted {inserts} inserts and {samples} samples")
         own = {name: value for name, value in self.state().items() if name not in ("inserts", "samples")}
-        if any(state[name] != value for name, value in own.items()) or size < self._min_size:
+        same = all(state[name] == value for name, value in own.items()) and self._can_have_counted(inserts, samples)
+        if not same or size < self._min_size:
             inserts, samples = min(size, self._min_size), 0
         self._inserts, self._samples = inserts, samples
+
+    def _can_have_counted(self, inserts: int, samples: int) -> bool:
+        """Whether the counts are within the bounds; with others, one side would wait for ever."""
+        overshot = self._sigma * (self._min_size + self._max_insert - 1)
+        most = max(self._max_difference, overshot)
+        return inserts >= self._min_size and self._min_difference <= self._sigma * inserts - samples <= most
 
     def insert(self, n: int) -> None:
         """Takes note of n inserted transitions.

@@ -224,7 +224,7 @@ class ReplayShard:
         for name, value in self._identity().items():
             if header.get(name) != value:
                 raise ValueError(f"it was made with {name} {header.get(name)} instead of {value}")
-        check_transitions(snapshot.tables, self._spec)
+        check_transitions(snapshot.tables, self._spec, self._priority_range())
         whole, damaged = undamaged(snapshot)
         _, tables, frames = newest(whole, self._capacity)
         limiter, rng = copy.deepcopy(self._limiter), copy.deepcopy(self._rng)
@@ -290,6 +290,11 @@ class ReplayShard:
     def _to_tree(self, priorities: NDArray[np.float32]) -> NDArray[np.float64]:
         leaves: NDArray[np.float64] = (priorities.astype(np.float64) + PRIORITY_EPSILON) ** self._alpha
         return leaves
+
+    def _priority_range(self) -> tuple[float, float]:
+        """The least and the most that a priority comes to in the tree, with some room for rounding."""
+        least, most = self._to_tree(np.array([0, np.finfo(np.float32).max], np.float32)).tolist()
+        return least / 2, most * 2
 
     def _identity(self) -> dict[str, Any]:
         """What another shard's contents must have been made with."""

@@ -26,6 +26,7 @@ from common.types import EnvironmentSpec
 MAGIC: Final = b"apexrep1"
 _LENGTH: Final = struct.Struct("<Q")
 _PIECE_BYTES: Final = 4 << 20
+_MOST_RETURN: Final = 1e30  # far beyond any environment's; a batch's loss is a finite float32 still
 # What NumPy and zipfile raise for bytes that are no archive of arrays.
 _UNREADABLE: Final = (
     OSError,
@@ -175,8 +176,13 @@ def undamaged(snapshot: ShardSnapshot) -> tuple[ShardSnapshot, int]:
     return _chosen(snapshot, whole), int((~whole).sum())
 
 
-def check_transitions(tables: Tables, spec: EnvironmentSpec) -> None:
+def check_transitions(tables: Tables, spec: EnvironmentSpec, priorities: tuple[float, float]) -> None:
     """Whether the transitions are ones that actors could have sent; frames are not decompressed.
+
+    Args:
+        tables: of the transitions.
+        spec: the environment's.
+        priorities: the least and the most that one can have in the sum tree: a sum over others might overflow.
 
     Raises:
         ValueError: with the reason.
@@ -186,6 +192,8 @@ def check_transitions(tables: Tables, spec: EnvironmentSpec) -> None:
             raise ValueError(f"its table {name} is not finite")
     bounds = (
         ("a_tm1", 0, spec.num_actions - 1),
+        ("r_t", -_MOST_RETURN, _MOST_RETURN),
+        ("tree", *priorities),
         ("discount_t", 0, 1),
         ("steps", 1, np.iinfo(np.uint8).max),
         ("first_state", 0, spec.frame_stack - 1),
@@ -194,8 +202,6 @@ def check_transitions(tables: Tables, spec: EnvironmentSpec) -> None:
         array = getattr(tables, name)
         if (array < low).any() or (array > high).any():
             raise ValueError(f"its table {name} is not within {low} … {high}")
-    if (tables.tree <= 0).any():
-        raise ValueError("a transition of its has no priority")
     _check_blocks(tables)
 
 

@@ -88,6 +88,8 @@ class SumTree:
         leaves = self._nodes[self._leaves :]
         if not (np.isfinite(leaves) & (leaves >= 0)).all():
             return False, "a value is negative or not finite"
+        if not np.isfinite(self.total):
+            return False, "the sum of the values is not finite"
         if leaves[self._capacity :].any():
             return False, "a value lies beyond the capacity"
         parents = np.arange(1, self._leaves)

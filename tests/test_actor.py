@@ -1,5 +1,6 @@
 """An actor on the real gridworld: what it pushes is what its environments did."""
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ import torch
 from actors.actor import Actor, Durations
 from actors.environment import environment_spec
 from actors.factory import build_actor, build_exploration
+from actors.slot import Choice
 from common.config import ActorsConfig, AgentConfig, EnvConfig
 from common.networks import build_network, flatten
 from common.policy import load_tensors
@@ -208,11 +210,36 @@ def test_an_actor_goes_on_with_the_episodes_of_a_saved_state(tmp_path: Path) -> 
     assert [chunk.r_t.tolist() for chunk in first_writer.chunks[pushed:]] == [c.r_t.tolist() for c in writer.chunks]
 
 
-@pytest.mark.parametrize("damage", [{"rng": 3}, {"slots": []}, {"slots": [{}, {}, {}]}, {"stages": {}}])
+@pytest.mark.parametrize(
+    "damage",
+    [{"rng": 3}, {"slots": []}, {"slots": [{}, {}, {}]}, {"stages": {}}, {"held": [0, 99, 0]}, {"held": [0, -1, 0]}],
+)
 def test_a_damaged_state_is_refused(damage: dict[str, object]) -> None:
     actor = _actor(_Writer(), _Weights(), actors=ActorsConfig(envs_per_actor=3))
     with pytest.raises(ValueError, match="state is damaged or of another version"):
         actor.load_state_dict(actor.state_dict(whole=False) | damage)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("action", 0.5),
+        ("value", 1e300),
+        ("q_tm1", math.nan),
+        ("mean_value", None),
+        ("epsilon", 2.0),
+        ("explores", "x"),
+        ("weight_version", 2**31),
+        ("weight_version", -1),
+    ],
+)
+def test_a_choice_that_no_chunk_can_hold_is_refused(field: str, value: object) -> None:
+    actor = _actor(_Writer(), _Weights(), actors=ActorsConfig(envs_per_actor=1))
+    actor.step()
+    state = actor.state_dict(whole=False)
+    state["slots"][0]["choices"][-1][Choice._fields.index(field)] = value
+    with pytest.raises(ValueError, match="is no choice of an actor's"):
+        actor.load_state_dict(state)
 
 
 def test_exploratory_actions_are_held_for_zeta_many_steps() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -26,7 +27,9 @@ from driver.serial import SerialRun
 from learner.checkpoint import save_checkpoint, torch_bytes
 from learner.factory import build_learner
 from learner.manifest import MANIFEST, write_manifest
-from replay.snapshot import read_snapshot, write_snapshot
+from replay.client import merge
+from replay.shard import validate_chunk
+from replay.snapshot import Tables, read_snapshot, write_snapshot
 from tests.checkpoints import make_run
 from tests.random_batches import random_batch
 
@@ -95,12 +98,41 @@ def go_on(scene: Scene, path: Path) -> None:
         if "not finite" not in str(error):  # which weights give that are too large to compute with
             raise
     for state in read_actor_states(begin.data.extra).values():
-        with contextlib.suppress(ValueError):  # which ends the run with that reason
-            scene.serial._actor.load_state_dict(state)
+        play_on(scene, state, begin.counters)
     with contextlib.suppress(ValueError), begin.data.extra[REPLAY].open("rb") as file:  # the replay fills anew then
-        shard = scene.serial.shards[0]
-        shard.restore(read_snapshot(file))
-        assert shard.check_valid() == (True, "")
+        scene.serial.shards[0].restore(read_snapshot(file))
+    draw(scene)
+
+
+def play_on(scene: Scene, state: dict[str, Any], counters: Counters) -> None:
+    """What an actor does with its state and the version that the learner counts on from, until it sends chunks."""
+    actor, chunks = scene.serial._actor, scene.serial._queue.chunks
+    try:
+        actor.load_state_dict(state)
+    except ValueError:
+        return  # which counts as its death: another one begins new episodes
+    actor.weight_version = counters.weight_version
+    chunks.clear()
+    for _ in range(3 * CONFIG.actors.chunk_length):
+        actor.step()
+    assert chunks
+    for chunk in chunks:
+        validate_chunk(chunk, SPEC)
+
+
+def draw(scene: Scene) -> None:
+    """What the learner is given of the replay."""
+    (shard,) = scene.serial.shards
+    assert shard.check_valid() == (True, "")
+    sample = shard.sample(CONFIG.learner.batch_size)
+    if sample is None:
+        assert shard.can_insert(CONFIG.actors.chunk_length)
+        return
+    batch = merge([(0, sample)], shard.size, CONFIG.replay.importance_exponent)
+    assert ((batch.weight > 0) & (batch.weight <= 1)).all()
+    learner = build_learner(spec=SPEC, agent=CONFIG.agent, learner=CONFIG.learner, seed=0, device="cpu")
+    shard.update_priorities(batch.ids, np.abs(learner.update(batch).td_error))
+    assert shard.check_valid() == (True, "")
 
 
 @contextlib.contextmanager
@@ -131,7 +163,7 @@ SCALARS = (
     | st.integers()
     | st.floats()
     | st.text(max_size=3)
-    | st.sampled_from([10**400, -(10**400), 2**63, 1e308, "step"])
+    | st.sampled_from([10**400, -(10**400), 2**63, 2**31, 1e308, "step"])
 )
 VALUES = st.recursive(
     SCALARS,
@@ -226,6 +258,49 @@ def test_any_value_in_the_header_of_the_replay_is_refused_or_sound(scene: Scene,
             write_snapshot(snapshot._replace(header=header), file)
 
     is_refused_or_sound(scene, REPLAY, change)
+
+
+@settings(deadline=None, max_examples=150)
+@given(data=st.data())
+def test_any_number_in_the_tables_of_the_replay_is_refused_or_sound(scene: Scene, data: st.DataObject) -> None:
+    def change(path: Path) -> None:
+        snapshot = read_snapshot(io.BytesIO(path.read_bytes()))
+        name = data.draw(st.sampled_from(Tables._fields))
+        table = getattr(snapshot.tables, name).copy()
+        start = data.draw(st.integers(0, len(table) - 1))
+        value = data.draw(
+            st.floats() | st.sampled_from([0.0, 1e-300, 1e30, 3e38, 1e308]) | st.integers(-(2**31), 2**31)
+        )
+        table[start : start + data.draw(st.sampled_from([1, 50]))] = np.float64(value).astype(table.dtype)
+        with path.open("wb") as file:
+            write_snapshot(snapshot._replace(tables=snapshot.tables._replace(**{name: table})), file)
+
+    is_refused_or_sound(scene, REPLAY, change)
+
+
+def with_weight_version(version: int) -> Callable[[Path], None]:
+    """Changes the counters in `state.json`."""
+
+    def change(path: Path) -> None:
+        state = json.loads(path.read_text())
+        state["counters"]["weight_version"] = version
+        path.write_text(json.dumps(state))
+
+    return change
+
+
+@pytest.mark.parametrize("version", [2**30, 2**31, 2**62 - 1])
+def test_a_weight_version_that_no_transition_can_have_is_refused(scene: Scene, version: int) -> None:
+    with (
+        changed(scene.checkpoint, "state.json", with_weight_version(version)) as copy,
+        pytest.raises(UserError, match=f"weight_version is {version}"),
+    ):
+        go_on(scene, copy)
+
+
+def test_the_last_weight_version_that_is_taken_can_be_gone_on_from(scene: Scene) -> None:
+    with changed(scene.checkpoint, "state.json", with_weight_version(2**30 - 1)) as copy:
+        go_on(scene, copy)
 
 
 @settings(deadline=None, max_examples=30)

@@ -154,3 +154,26 @@ def test_rounding_cannot_refuse_both_at_the_smallest_error_buffer() -> None:
             limiter.sample(1)
         limiter.insert(1)
         assert limiter.can_insert(chunk) or limiter.can_sample(draw)
+
+
+@settings(deadline=None)
+@given(limiters(), st.lists(st.booleans(), max_size=100))
+def test_what_a_limiter_counted_another_goes_on_from(
+    case: tuple[RateLimiter, float, int, float, int, int], actions: list[bool]
+) -> None:
+    limiter, sigma, min_size, error_buffer, max_insert, max_sample = case
+    for wants_insert in actions:
+        if wants_insert and limiter.can_insert(limiter.max_insert):
+            limiter.insert(limiter.max_insert)
+        elif not wants_insert and limiter.can_sample(1):
+            limiter.sample(1)
+    other = RateLimiter(sigma, min_size, error_buffer, max_insert, max_sample)
+    other.restore(limiter.state(), limiter.inserts)
+    assert (other.inserts, other.samples) == (limiter.inserts, limiter.samples)
+
+
+@pytest.mark.parametrize("counts", [{"samples": 2**62}, {"inserts": 2**62}, {"inserts": 1}])
+def test_counts_that_no_limiter_comes_to_make_nobody_wait_for_ever(counts: dict[str, int]) -> None:
+    limiter = RateLimiter(4.0, 100, 400.0, 20, 32)
+    limiter.restore({**limiter.state(), "inserts": 500, "samples": 1600, **counts}, 200)
+    assert (limiter.inserts, limiter.samples) == (100, 0)

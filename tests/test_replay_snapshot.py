@@ -195,7 +195,10 @@ def test_bytes_that_are_no_snapshot_are_refused(data: bytes) -> None:
         ("steps", 0, "steps is not within"),
         ("first_state", 4, "first_state is not within"),
         ("r_t", np.nan, "r_t is not finite"),
-        ("tree", 0.0, "has no priority"),
+        ("r_t", 1e31, "r_t is not within"),
+        ("tree", 0.0, "tree is not within"),
+        ("tree", 1e-300, "tree is not within"),
+        ("tree", 1e308, "tree is not within"),
         ("steps", 200, "blocks of frames"),
     ],
 )

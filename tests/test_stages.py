@@ -41,6 +41,15 @@ def test_stages_are_drawn_with_their_shares() -> None:
         assert drawn[stage] / 4_000 == pytest.approx(share, abs=0.03)
 
 
+@pytest.mark.parametrize("rate", [float("nan"), -0.5, 1e300])
+def test_failure_rates_that_are_none_are_refused(rate: float) -> None:
+    stages = sampler()
+    state = stages.state_dict()
+    state["failures"]["1-2"] = rate
+    with pytest.raises(ValueError, match="failure rates are not within 0"):
+        stages.load_state_dict(state)
+
+
 class _Nowhere:
     def push(self, chunk: Chunk) -> None:
         pass

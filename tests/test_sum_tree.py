@@ -125,3 +125,9 @@ def test_check_valid_finds_damage() -> None:
     tree.set([0, 1, 2], [1.0, 2.0, 3.0])
     tree._nodes[1] += 1
     assert not tree.check_valid()[0]
+
+
+def test_check_valid_finds_a_sum_that_overflows() -> None:
+    tree = SumTree(2)
+    tree._nodes[1:] = [np.inf, 1e308, 1e308]
+    assert tree.check_valid() == (False, "the sum of the values is not finite")
