@@ -21,6 +21,14 @@ def prepare_streams() -> None:
         sys.stderr = _nothing()
 
 
+def say(text: str) -> None:
+    """Prints a line. One that nobody takes any more, as after `| head`, is lost, and so is what follows it."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _nothing() -> TextIOWrapper:
     # Without closing it at the end of its life, which is the program's: Python would warn.
     return open(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8", errors="replace", closefd=False)

@@ -19,6 +19,7 @@ from common.errors import UserError
 from common.files import replacing
 from common.policy import load_policy
 from common.seeding import role_seed
+from common.streams import say
 from driver.protocol import Protocol, resolve_protocol
 from driver.report import as_json, table
 from learner.checkpoint import newest_checkpoint
@@ -59,13 +60,13 @@ def measure(options: argparse.Namespace) -> None:
         seed=role_seed(protocol.seed, "evaluator", _SEED_INDEX),
     )
     window = _open_window(envs[0], protocol) if options.watch else None
-    print(f"policy: {path} ({why})")
-    print(f"randomness: {protocol.randomness()}", flush=True)
+    say(f"policy: {path} ({why})")
+    say(f"randomness: {protocol.randomness()}")
     if window is None:
         _play(evaluation, protocol)
     else:
         _watch(evaluation, envs[0], window)
-    print(table(evaluation.episodes))
+    say(table(evaluation.episodes))
     if options.json is not None:
         with _writing(options.json) as file:
             file.write_text(json.dumps(as_json(path, protocol, evaluation.episodes), indent=2) + "\n")
@@ -154,4 +155,4 @@ def _save_best(evaluation: Evaluation, env: Environment, protocol: Protocol, pat
     best = evaluation.best(stage)
     with _writing(path) as file:
         save_video(evaluation.replay(env, stage, best), file, fps=protocol.fps)
-    print(f"video: {path} ({stage}, episode {best}: the best of its {protocol.episodes})")
+    say(f"video: {path} ({stage}, episode {best}: the best of its {protocol.episodes})")

@@ -148,6 +148,20 @@ def test_a_result_that_cannot_be_written_leaves_the_one_before_as_it_was(
     assert (tmp_path / name).read_text() == "an earlier result"
 
 
+def test_a_reader_that_has_seen_enough_does_not_keep_the_results_from_being_written(
+    grid_policy: Path, tmp_path: Path
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    program = [sys.executable, str(ROOT / "evaluate.py"), str(grid_policy), "--episodes", "2", "--epsilon", "1"]
+    done = subprocess.run(
+        [*program, "--json", str(tmp_path / "r.json")], stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads((tmp_path / "r.json").read_text())["stages"]
+
+
 def test_settings_come_from_training_unless_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     policy = save_mario(tmp_path / "p.pt", stages=["2-1"], sticky_actions=0.25, frame_skip=2, noop_max=7, max_steps=9)
     out = tmp_path / "r.json"
