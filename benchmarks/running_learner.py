@@ -138,7 +138,7 @@ def _measure(
         spec=roles.spec, agent=config.agent, learner=config.learner, seed=config.seed, device=plan.learner_device
     )
     batches = _draw(config, shards, bare)
-    running = roles.learner(shards, None, 0)
+    running = roles.learner(shards, None, version=0, run_fraction=0.0)
     waits: list[float] = []
     measures = {
         "bare": bare_loop(bare, batches),

@@ -92,7 +92,7 @@ def _role_costs(seconds: float) -> Iterator[CallCost]:
     shard = start_shard(
         capacity=_TRANSITIONS, spec=roles.spec, priority_exponent=0.6, limiter=limiter, seed=np.random.SeedSequence(0)
     )
-    learner = roles.learner([shard], None, 0)
+    learner = roles.learner([shard], None, version=0, run_fraction=0.0)
     ray.get([shard.insert.remote(chunk) for chunk in chunks])
     reference: Any = shard.sample.remote(_SAMPLE)
     sample: ShardSample = ray.get(reference)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 _TAIL_BYTES: Final = 1 << 16  # many times a line
+_DEVICES: Final = ("dev", "proc")
 
 
 def write_synced(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -58,16 +59,18 @@ def _write(data: bytes, file: BinaryIO) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """As `write_atomically`, for a file that the block writes: under the name that it gets, which has the same suffix.
 
-    What has no bytes to keep, such as /dev/stdout, and a file in a folder that takes no other one get their own name.
+    What has no bytes to keep or is somebody's open file, such as /dev/stdout, and a file in a folder that takes no
+    other one get their own name.
 
     Raises:
         OSError: the file cannot be written; what was there before is untouched.
     """
     target = path.resolve()  # a link stays one
-    if path.exists() and not (target.is_file() and os.access(target.parent, os.W_OK | os.X_OK)):
+    is_device = path.absolute().parts[1] in _DEVICES
+    if is_device or (path.exists() and not (target.is_file() and os.access(target.parent, os.W_OK | os.X_OK))):
         yield path
         return
-    temporary = target.with_name(f".{os.getpid()}.tmp{target.suffix}")
+    temporary = target.with_name(f".{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb") as file:

@@ -3,9 +3,13 @@
 import contextlib
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
+
+from driver.clock import RunningClock
+
+SILENT_S: Final = 40.0
+"""Seconds without an answer of any kind after which a part is gone; Ray itself waits for a minute."""
 
 LONGEST_INTERVAL_S: Final = 2.0
 _CONNECT_S: Final = 2.0
@@ -17,12 +21,12 @@ class Part(NamedTuple):
     Attributes:
         name: in words.
         address: HOST:PORT.
-        gone_s: seconds without anybody there, after which it is gone.
+        refused_s: seconds of refused connections, which tell that nobody is there, after which it is gone.
     """
 
     name: str
     address: str
-    gone_s: float
+    refused_s: float
 
 
 @contextlib.contextmanager
@@ -43,22 +47,34 @@ def head_watch(parts: Sequence[Part], gone: Callable[[str], None]) -> Iterator[N
 
 
 def _watch(part: Part, gone: Callable[[str], None], ended: threading.Event) -> None:
-    interval_s = min(LONGEST_INTERVAL_S, part.gone_s / 2)
-    last = time.monotonic()
+    interval_s = min(LONGEST_INTERVAL_S, part.refused_s / 2)
+    clock = RunningClock()
+    heard = clock()
+    refused: float | None = None  # since when
     while not ended.wait(interval_s):
-        if _listens(part.address):
-            last = time.monotonic()
-        elif time.monotonic() - last >= part.gone_s:
+        before = clock()
+        listens = _listens(part.address)
+        now = clock()
+        if listens:
+            heard, refused = now, None
+        elif listens is None:  # the machine is short of something, or its network is away: that may pass
+            refused = None
+        elif refused is None:
+            refused = before
+        if now - heard >= SILENT_S or (refused is not None and now - refused >= part.refused_s):
             if not ended.is_set():
                 ended.set()
                 gone(part.name)
             return
 
 
-def _listens(address: str) -> bool:
+def _listens(address: str) -> bool | None:
+    """Whether anybody does; None where that cannot be told."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
-    except OSError:
+    except ConnectionRefusedError:
         return False
+    except OSError:
+        return None
     return True

@@ -66,10 +66,12 @@ def measure(options: argparse.Namespace) -> None:
         _play(evaluation, protocol)
     else:
         _watch(evaluation, envs[0], window)
-    say(table(evaluation.episodes))
-    if options.json is not None:
-        with _writing(options.json) as file:
-            file.write_text(json.dumps(as_json(path, protocol, evaluation.episodes), indent=2) + "\n")
+    try:
+        if options.json is not None:
+            with _writing(options.json) as file:
+                file.write_text(json.dumps(as_json(path, protocol, evaluation.episodes), indent=2) + "\n")
+    finally:
+        say(table(evaluation.episodes))
     if options.video is not None:
         _save_best(evaluation, envs[0], protocol, options.video)
     for env in envs:

@@ -5,13 +5,11 @@ from typing import Final, NamedTuple
 
 import ray
 
-from driver.head_watch import Part
+from driver.head_watch import SILENT_S, Part
 from driver.ray_session import ClusterSize
 
-# Ray waits for its server, which may be out of reach for a moment, for a minute.
-_SERVER_GONE_S: Final = 40.0
 # Nobody starts it again, and its object store is gone with it: the next use of that ends this program without a word.
-_DAEMON_GONE_S: Final = 0.5
+_DAEMON_REFUSED_S: Final = 0.5
 
 
 class Node(NamedTuple):
@@ -44,11 +42,12 @@ def this_node() -> str:
 def ray_parts() -> list[Part]:
     """The parts of Ray itself (GCS, raylet) that this process cannot do without."""
     here = this_node()
-    daemon = next(entry for entry in ray.nodes() if entry["NodeID"] == here)
-    address = f"{daemon['NodeManagerAddress']}:{daemon['NodeManagerPort']}"
+    addresses = [
+        f"{entry['NodeManagerAddress']}:{entry['NodeManagerPort']}" for entry in ray.nodes() if entry["NodeID"] == here
+    ]
     return [
-        Part("Ray's server", ray.get_runtime_context().gcs_address, _SERVER_GONE_S),
-        Part("Ray's daemon on this machine", address, _DAEMON_GONE_S),
+        Part("Ray's server", ray.get_runtime_context().gcs_address, SILENT_S),
+        *(Part("Ray's daemon on this machine", address, _DAEMON_REFUSED_S) for address in addresses),
     ]
 
 

@@ -65,8 +65,8 @@ class Roles:
             **self.placement.beside_learner(),
         )
 
-    def learner(self, shards: list[Any], state: dict[str, Any] | None, version: int) -> Any:
-        """The learner, fresh or from a checkpoint's state."""
+    def learner(self, shards: list[Any], state: dict[str, Any] | None, version: int, run_fraction: float) -> Any:
+        """The learner, fresh or from a checkpoint's state, in a run of which so much is done."""
         config = self.config
         reader = RemoteReplayReader(
             shards,
@@ -92,6 +92,7 @@ class Roles:
             reader=reader,
             state=state,
             version=version,
+            run_fraction=run_fraction,
         )
 
     def actor(

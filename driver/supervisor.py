@@ -34,7 +34,7 @@ _INCARNATIONS_PER_SESSION = 1_000
 # The last slice of an evaluation draws its animation, which takes a multiple of a slice for a long episode.
 _ANIMATION_PATIENCE = 5.0
 _FRESH_STATS_S = 5.0
-# That a learner may have published weights in since it was last heard, all told: it is about one, at its own speed.
+# In which a learner may have published weights since it was last heard, at its greatest speed: it is about one.
 _UNTOLD_SLICES = 4
 
 
@@ -52,7 +52,7 @@ class Supervisor:
     _retired: dict[int, int] = field(default_factory=dict)  # the next incarnations of actors that were ended
     _count: int = 0  # of actors
     _most_updates: int = 0  # that a learner of this run has had
-    _untold_versions: int = 0  # of weights, that the learner may have published since it last answered
+    _most_versions: int = 1  # of weights, that a learner has published between two answers
     _evaluating: bool = False
     _stopping: bool = False
     _next_stats: float = 0.0
@@ -260,7 +260,8 @@ class Supervisor:
         ray.kill(slot.handle)
 
     def _new_learner(self, state: dict[str, Any] | None) -> Any:
-        return self.roles.learner(self._filled_shards, state, self.counters.weight_version)
+        done = self.limits.fraction(self.counters)
+        return self.roles.learner(self._filled_shards, state, self.counters.weight_version, done)
 
     def _run_actor(self, index: int) -> None:
         if self._stopping:
@@ -289,7 +290,7 @@ class Supervisor:
         # A learner that always falls back to its last checkpoint before it gets further makes no progress.
         answered(self._slots[LEARNER], progress=report.total_updates > self._most_updates)
         self._most_updates = max(self._most_updates, report.total_updates)
-        self._untold_versions = _UNTOLD_SLICES * (report.version - self.counters.weight_version) + 1
+        self._most_versions = max(self._most_versions, report.version - self.counters.weight_version)
         self._standstill.take_learner(report)
         self.listener.learner(report)
         self._run_learner()
@@ -414,7 +415,8 @@ class Supervisor:
         before, self.counters.updates = self.counters.updates, 0 if state is None else state["updates"]
         if before > self.counters.updates:
             self.listener.event(f"{before - self.counters.updates:,} updates are to be made again")
-        self.counters.weight_version += self._untold_versions  # versions never go back, which a policy's lag counts by
+        # Versions never go back, which a policy's lag counts by.
+        self.counters.weight_version += _UNTOLD_SLICES * self._most_versions
         displaced = self._displace_actors()
         self._slots[LEARNER].hold(self._new_learner(state))
         self._run_learner()

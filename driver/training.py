@@ -153,6 +153,7 @@ class Training:
                 return self._run(signals)
             finally:
                 if signals.exit_status is not None:
+                    self._watch.close()  # it would take what ends now for an accident
                     self._leave(session, signals.exit_status)
 
     def _head_gone(self, session: Session, name: str) -> None:

@@ -63,11 +63,13 @@ class RemoteLearner:
         reader: BatchReader,
         state: dict[str, Any] | None,
         version: int,
+        run_fraction: float = 0.0,
     ) -> None:
-        """Args as `build_learner`; `state` and `version` come from a checkpoint, None and 0 for a fresh run."""
+        """Args as `build_learner` and `run`; `state` and `version` come from a checkpoint, None and 0 without one."""
         tune_process()
         self._threads = threads
         self._learner = build_learner(spec=spec, agent=agent, learner=learner, seed=seed, device=device)
+        self._learner.run_fraction = run_fraction
         if state is not None:
             self._learner.load_state_dict(state)
         reader.set_memory(self._learner.empty_frames)

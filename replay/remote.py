@@ -65,7 +65,8 @@ class RemoteReplayShard:
 
     def sample(self, n: int) -> ShardSample | None:
         """See `ReplayShard.sample`."""
-        return self._try(lambda: self._shard.sample(n), refusal=None)
+        self._shard.can_sample(n)  # raises what is wrong with n
+        return self._try(lambda: self._shard.sample(n), refusal=None, callers=())
 
     def update_priorities(self, ids: NDArray[np.int64], priorities: NDArray[np.float32]) -> None:
         """See `ReplayShard.update_priorities`."""
@@ -106,7 +107,9 @@ class RemoteReplayShard:
         assembly, self._assembly = self._assembly, None
         if assembly is None:
             raise ValueError("no snapshot was sent")
-        self._shard.restore(assembly.finish())
+        snapshot = assembly.finish()
+        self._try(lambda: self._shard.restore(snapshot), refusal=None)
+        self._raise_fault()
 
     def forget_snapshot(self) -> None:
         """Gives up what is left to be sent of a snapshot."""
@@ -124,12 +127,13 @@ class RemoteReplayShard:
         if self._fault is not None:
             raise self._fault
 
-    def _try(self, call: Callable[[], _T], refusal: _T) -> _T:
+    def _try(self, call: Callable[[], _T], refusal: _T, callers: tuple[type[Exception], ...] = (ValueError,)) -> _T:
+        """What a call answers; `callers` are the errors that are its callers'."""
         if self._fault is not None:
             return refusal
         try:
             return call()
-        except ValueError:
+        except callers:
             raise
         except Exception as error:  # whichever it is
             self._fault = error

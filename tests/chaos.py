@@ -348,7 +348,7 @@ def _report(run: Path, terminal: Path, chaos: Chaos, status: int) -> Report:
         told_in_log=told[1].count("; a new one takes its place"),
         samples_per_insert=last["samples_per_insert"],
         samples_per_insert_setting=float(settings["replay"]["samples_per_insert"]),
-        lost_updates=lost_updates(told[1]),
+        lost_updates=lost_updates(told[1], lines),
         # A checkpoint takes some seconds to be written, and counts from when it was begun.
         updates_in_an_interval=int(usual * (settings["checkpoint"]["interval_s"] + _WRITING_S)),
         told_on_curves=_restarts_on_curves(run),

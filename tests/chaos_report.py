@@ -229,7 +229,8 @@ def fallen(progress: Progress, names: Sequence[str]) -> list[str]:
     return [name for name in names if any(later[name] < earlier[name] for earlier, later in pairs)]
 
 
-def lost_updates(log: str) -> int:
-    """The most that a new learner was behind the dead one, as the run said."""
+def lost_updates(log: str, progress: Progress) -> int:
+    """The most that a new learner was behind the dead one, as the run said or as its counter shows."""
     found = re.findall(r"([\d,]+) updates are to be made again", log)
-    return max((int(number.replace(",", "")) for number in found), default=0)
+    falls = (int(earlier["updates"] - later["updates"]) for earlier, later in itertools.pairwise(progress))
+    return max([0, *falls, *(int(number.replace(",", "")) for number in found)])

@@ -94,8 +94,12 @@ def test_counters_that_fall_are_found() -> None:
 
 def test_lost_updates_are_what_the_run_said() -> None:
     again = "INFO the new learner goes on from step-10\nINFO {} updates are to be made again\n"
-    assert lost_updates("".join(again.format(lost) for lost in ("312", "1,050", "7"))) == 1_050
-    assert lost_updates("INFO the new learner goes on from step-10\n") == 0
+    assert lost_updates("".join(again.format(lost) for lost in ("312", "1,050", "7")), []) == 1_050
+    assert lost_updates("INFO the new learner goes on from step-10\n", []) == 0
+
+
+def test_lost_updates_show_in_the_counter_where_nothing_was_said() -> None:
+    assert lost_updates("", [{"updates": 10}, {"updates": 6}, {"updates": 8}]) == 4
 
 
 def test_a_run_that_kept_every_promise_has_no_misses() -> None:

@@ -162,6 +162,14 @@ def test_a_reader_that_has_seen_enough_does_not_keep_the_results_from_being_writ
     assert json.loads((tmp_path / "r.json").read_text())["stages"]
 
 
+def test_a_table_that_cannot_be_written_is_an_error_after_the_results_were(grid_policy: Path, tmp_path: Path) -> None:
+    program = [sys.executable, str(ROOT / "evaluate.py"), str(grid_policy), "--episodes", "2", "--epsilon", "1"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "evaluate.py: error: standard output cannot be written: No space left on device\n"
+
+
 def test_settings_come_from_training_unless_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     policy = save_mario(tmp_path / "p.pt", stages=["2-1"], sticky_actions=0.25, frame_skip=2, noop_max=7, max_steps=9)
     out = tmp_path / "r.json"

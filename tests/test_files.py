@@ -50,6 +50,23 @@ def test_a_link_stays_one(tmp_path: Path) -> None:
     assert names(tmp_path / "there") == ["b.json"]
 
 
+def test_the_suffix_is_that_of_the_name_that_was_given(tmp_path: Path) -> None:
+    link = tmp_path / "a.gif"
+    link.symlink_to("blob")
+    with replacing(link) as file:
+        assert file.suffix == ".gif"
+        file.write_text("new")
+    assert (tmp_path / "blob").read_text() == "new"
+
+
+def test_a_stream_that_was_sent_to_a_file_stays_that_file(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("w") as out:
+        with replacing(Path(f"/dev/fd/{out.fileno()}")) as file:
+            file.write_text("text")
+        assert os.fstat(out.fileno()).st_ino == (tmp_path / "out").stat().st_ino
+    assert (tmp_path / "out").read_text() == "text"
+
+
 def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.json"
     os.mkfifo(pipe)

@@ -1,5 +1,6 @@
 """A run whose Ray has no server any more says so and ends, before Ray ends it."""
 
+import itertools
 import os
 import re
 import signal
@@ -38,6 +39,28 @@ def test_a_part_that_goes_away_for_good_is_told_once_and_one_that_is_there_never
     assert told == [part]
     for each in servers.values():
         each.close()
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [[False, True], [None, False, None], [True]],
+    ids=["refused once at a time", "away in between", "there"],
+)
+def test_what_may_pass_is_no_end(answers: list[bool | None], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = itertools.cycle(answers)
+    monkeypatch.setattr(driver.head_watch, "_listens", lambda _: next(asked))
+    told: list[str] = []
+    with head_watch([Part("daemon", "127.0.0.1:9", 0.05)], told.append):
+        time.sleep(0.6)
+    assert told == []
+
+
+def test_a_part_that_is_out_of_reach_for_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver.head_watch, "_listens", lambda _: None)
+    monkeypatch.setattr(driver.head_watch, "SILENT_S", 0.2)
+    gone = threading.Event()
+    with head_watch([Part("server", "127.0.0.1:9", 0.02)], lambda _: gone.set()):
+        assert gone.wait(10)
 
 
 def test_nothing_is_told_after_the_end() -> None:

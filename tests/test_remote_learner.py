@@ -82,7 +82,13 @@ def learner(shard: ShardHandle) -> Iterator[Any]:
     ray.kill(handle)
 
 
-def start_learner(shard: ShardHandle, threads: int, kind: type[RemoteLearner] = ThreadsSeen, **settings: Any) -> Any:
+def start_learner(
+    shard: ShardHandle,
+    threads: int,
+    kind: type[RemoteLearner] = ThreadsSeen,
+    run_fraction: float = 0.0,
+    **settings: Any,
+) -> Any:
     decorate: Any = ray.remote
     return decorate(num_cpus=0, max_restarts=0, concurrency_groups={"control": 1})(kind).remote(
         spec=SPEC,
@@ -94,6 +100,7 @@ def start_learner(shard: ShardHandle, threads: int, kind: type[RemoteLearner] = 
         reader=RemoteReplayReader([shard], BATCH_SIZE, beta=0.4, prefetch=2),
         state=None,
         version=0,
+        run_fraction=run_fraction,
     )
 
 
@@ -156,6 +163,13 @@ def test_it_trains_reports_and_publishes(learner: Any) -> None:
     fresh = flatten(build_network(SPEC, False, 0, agent.network, agent.layer_norm, agent.quantiles))
     assert ray.get(reference, timeout=30).shape == fresh.shape
     assert run(learner, 3).total_updates == 8
+
+
+def test_its_first_weights_have_the_caution_of_their_time(shard: ShardHandle) -> None:
+    handle = start_learner(shard, 1, run_fraction=0.5)
+    _, _, backup_epsilon, _ = ray.get(handle.weights.remote(-1), timeout=30)
+    assert backup_epsilon == AgentConfig().target_epsilon_late
+    ray.kill(handle)
 
 
 @pytest.mark.parametrize("average_decay", [0.0, 0.9])

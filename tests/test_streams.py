@@ -59,6 +59,21 @@ assert sys.{closed}.fileno() == {descriptor}
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_with_all_streams_closed_no_file_gets_what_is_printed(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    code = f"""
+import os
+from common.streams import prepare_streams
+prepare_streams()
+with open({str(path)!r}, "w") as file:
+    os.write(1, b"out")
+    os.write(2, b"err")
+    file.write(str(file.fileno() > 2))
+"""
+    assert run('"$@" <&- >&- 2>&-', "-c", code).returncode == 0
+    assert path.read_text() == "True"
+
+
 def test_help_needs_no_open_stdout() -> None:
     done = run('"$@" >&-', "launch.py", "--help")
     assert (done.returncode, done.stderr) == (0, "")

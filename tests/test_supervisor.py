@@ -355,7 +355,7 @@ def test_a_new_learner_says_what_it_lacks_and_its_weights_are_newer_than_any_tha
 ) -> None:
     begun_at: list[int] = []
 
-    def learner(shards: Any, state: Any, version: int) -> Any:
+    def learner(shards: Any, state: Any, version: int, run_fraction: float) -> Any:
         begun_at.append(version)
         return run.roles.start(LearnerPart)
 
