@@ -25,6 +25,7 @@ from common.config import Config, EnvConfig, RayConfig, ReplayConfig
 from common.errors import DivergedError, UserError
 from common.types import ShardStats
 from driver.calls import Calls
+from driver.clock import RunningClock
 from driver.counters import Counters
 from driver.failures import RunFailedError
 from driver.limits import Limits
@@ -324,10 +325,9 @@ def test_calls_are_overdue_after_their_own_patience() -> None:
     assert late == {"evaluator": "no answer for 10 s", "actor 0": "no answer for 2 s"}
 
 
-def test_what_a_paused_driver_could_not_hear_makes_no_call_overdue(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_paused_driver_could_not_hear_makes_no_call_overdue() -> None:
     now = 100.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    calls = Calls()
+    calls = Calls(RunningClock(lambda: now))
     calls.start("actor 0", "a reference", print)
     now += 3_600.0
     assert calls.overdue(lambda role: 5) == []
