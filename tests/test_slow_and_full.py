@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import statistics
 import subprocess
 import time
 from collections.abc import Iterator
@@ -111,9 +112,19 @@ def paused(pids: list[int], process: "subprocess.Popen[str]") -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
+def _medians(memory: list[Memory]) -> Memory:
+    there = set.intersection(*(set(each) for each in memory))
+    return {process: statistics.median(each[process] for each in memory) for process in there}
+
+
 def flat(memory: list[Memory]) -> None:
-    """Our processes do not grow; Ray's own, which are young, by a few MiB."""
-    first, last = memory[0], memory[-1]
+    """Our processes do not grow; Ray's own, which are young, by a few MiB.
+
+    Compared are medians of the first and the last third: a learner gives the memory of a checkpoint's copy back, some
+    of which it takes again within seconds, so that two instants differ by several MiB either way.
+    """
+    third = len(memory) // 3
+    first, last = _medians(memory[:third]), _medians(memory[-third:])
     totals = [sum(each.values()) for each in memory]
     print(f"memory {totals[0]:.1f} MiB at first, {max(totals):.1f} at most, {totals[-1]:.1f} at last")
     grown = {process: last[process] - first[process] for process in last.keys() & first.keys()}
