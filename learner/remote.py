@@ -63,7 +63,7 @@ class RemoteLearner:
         reader: BatchReader,
         state: dict[str, Any] | None,
         version: int,
-        run_fraction: float = 0.0,
+        run_fraction: float,
     ) -> None:
         """Args as `build_learner` and `run`; `state` and `version` come from a checkpoint, None and 0 without one."""
         tune_process()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+import driver.measuring
 import evaluate
 from actors.cores import resolve_core
 from actors.environment import environment_spec
@@ -162,7 +163,20 @@ def test_a_reader_that_has_seen_enough_does_not_keep_the_results_from_being_writ
     assert json.loads((tmp_path / "r.json").read_text())["stages"]
 
 
-def test_a_table_that_cannot_be_written_is_an_error_after_the_results_were(grid_policy: Path, tmp_path: Path) -> None:
+def test_results_are_written_before_a_table_that_cannot_be(
+    grid_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def say_no_table(text: str) -> None:
+        if "clear" in text:
+            raise UserError("standard output cannot be written")
+
+    monkeypatch.setattr(driver.measuring, "say", say_no_table)
+    out = tmp_path / "r.json"
+    assert evaluate.main([str(grid_policy), "--episodes", "2", "--epsilon", "1", "--json", str(out)]) == 2
+    assert json.loads(out.read_text())["stages"]
+
+
+def test_a_standard_output_that_takes_nothing_is_an_error_in_one_line(grid_policy: Path) -> None:
     program = [sys.executable, str(ROOT / "evaluate.py"), str(grid_policy), "--episodes", "2", "--epsilon", "1"]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True, check=False)

@@ -235,6 +235,7 @@ def test_a_learner_that_is_told_to_terminate_does(shard: ShardHandle) -> None:
         reader=RemoteReplayReader([shard], BATCH_SIZE, beta=0.4, prefetch=2),
         state=None,
         version=0,
+        run_fraction=0.0,
     )
     run(handle, 1)
     gone = handle.__ray_terminate__.remote()
