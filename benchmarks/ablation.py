@@ -1,16 +1,19 @@
 """What each option buys: variants of the default preset, at equal budget, several seeds of each.
 
-    python -m benchmarks.ablation                        # every variant, seeds 1 to 3, ten minutes each: 8 1/2 hours
+    python -m benchmarks.ablation                        # every variant, seeds 1 to 3, ten minutes each: nine hours
     python -m benchmarks.ablation --only default uniform-replay --minutes 10
+    python -m benchmarks.ablation --seeds 1 --at-once 8 -- --learner.device cuda --actors.count 2
 
-Runs that have a record under `docs/results/learning/ablation-VARIANT` are passed over, so that it goes on where it was
-ended. `make results` makes the table.
+What follows `--` is for every run's `launch.py`. Each run's best policy is measured over 100 episodes. Runs that have a
+record under `docs/results/learning/ablation-VARIANT` are passed over, so that it goes on where it was ended. `make
+results` makes the table.
 """
 
 import argparse
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -55,6 +58,7 @@ VARIANTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 """Options of `launch.py` by variant; each changes one thing, and what goes with it."""
 
 _WITHOUT_REPLAY: Final = ("--checkpoint.no-replay",)
+_EPISODES: Final = 100
 
 
 class Run(NamedTuple):
@@ -68,22 +72,35 @@ class Run(NamedTuple):
         """Its record, once it was made."""
         return FOLDER / f"{GROUP}{self.variant}" / f"seed-{self.seed}.json"
 
-    def command(self, minutes: float, folder: Path) -> list[str]:
-        """Arguments of `launch.py`."""
+    def command(self, minutes: float, folder: Path, extra: Sequence[str] = ()) -> list[str]:
+        """Arguments of `launch.py`; `extra` are every run's."""
         limits = ["--seed", str(self.seed), "--max-minutes", f"{minutes:g}", "--run-dir", str(folder)]
-        return [*VARIANTS[self.variant], *limits, *_WITHOUT_REPLAY]
+        return [*VARIANTS[self.variant], *limits, *_WITHOUT_REPLAY, *extra]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 after a mistake of the user's or a run that failed."""
-    options = _parser().parse_args(argv)
+    own, extra = _split(sys.argv[1:] if argv is None else argv)
+    options = _parser().parse_args(own)
+    pool = ThreadPoolExecutor(options.at_once)
     try:
-        for run in missing(options.only, options.seeds):
-            _train(run, options.minutes, options.runs / f"{run.variant}-{run.seed}")
+        runs = list(missing(options.only, options.seeds))
+        trainings = [pool.submit(_train, run, options, extra) for run in runs]
+        for training in trainings:
+            training.result()
     except UserError as error:
         print(f"ablation: error: {error}", file=sys.stderr)
         return 2
+    finally:
+        pool.shutdown(cancel_futures=True)
     return 0
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Options of this program, and those after `--`, which are `launch.py`'s."""
+    words = list(arguments)
+    place = words.index("--") if "--" in words else len(words)
+    return words[:place], words[place + 1 :]
 
 
 def missing(variants: Sequence[str], seeds: Sequence[int]) -> Iterator[Run]:
@@ -95,28 +112,40 @@ def missing(variants: Sequence[str], seeds: Sequence[int]) -> Iterator[Run]:
                 yield run
 
 
-def _train(run: Run, minutes: float, folder: Path) -> None:
+def _train(run: Run, options: argparse.Namespace, extra: Sequence[str]) -> None:
+    folder = options.runs / f"{run.variant}-{run.seed}"
     if folder.exists():
         raise UserError(f"{folder} is there already: remove what an ended training left, or name another --runs")
     print(f"{run.variant}, seed {run.seed} …", flush=True)
-    command = [sys.executable, str(ROOT / "launch.py"), *run.command(minutes, folder)]
-    status = subprocess.run(command, cwd=ROOT, check=False).returncode
-    if status:
-        raise UserError(f"launch.py ended with status {status}")
-    status = learning_record.main([str(folder), "--group", f"{GROUP}{run.variant}", "--name", run.record.stem])
-    if status:
+    quiet = options.at_once > 1  # lines of several runs would mix, and each has its own in its folder's mario.log
+    _call("launch.py", run.command(options.minutes, folder, extra), quiet)
+    result = folder / "measured.json"
+    _call("evaluate.py", [str(folder), "--episodes", str(_EPISODES), "--json", str(result)], quiet)
+    group = ["--group", f"{GROUP}{run.variant}", "--name", run.record.stem]
+    if learning_record.main([str(folder), *group, "--evaluation", str(result)]):
         raise UserError(f"no record was made of {folder}")
+
+
+def _call(script: str, arguments: Sequence[str], quiet: bool) -> None:
+    output = subprocess.DEVNULL if quiet else None
+    status = subprocess.run([sys.executable, str(ROOT / script), *arguments], cwd=ROOT, stdout=output, check=False)
+    if status.returncode:
+        raise UserError(f"{script} ended with status {status.returncode}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.ablation", description="Trains variants of the default preset and keeps records."
+        prog="python -m benchmarks.ablation",
+        description="Trains variants of the default preset and keeps records.",
+        epilog="What follows -- is for every run's launch.py.",
     )
     add = parser.add_argument
     text = f"of: {', '.join(VARIANTS)}; default: all"
     add("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME", help=text)
     add("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="default: 1 2 3")
     add("--minutes", type=at_least(0.1, float), default=10.0, metavar="M", help="of each training; default: 10")
+    text = "trainings beside each other, on a machine with cores enough; default: 1"
+    add("--at-once", type=at_least(1, int), default=1, metavar="N", help=text)
     text = "folder of the run directories; default: runs/ablation"
     add("--runs", type=Path, default=ROOT / "runs" / "ablation", metavar="DIR", help=text)
     return parser

@@ -27,6 +27,7 @@ _PAGE: Final = ROOT / "docs" / "results.md"
 _CURVES: Final = FOLDER / "curves.png"
 _INTRODUCTION: Final = FOLDER / "introduction.txt"
 _ABLATION_DEFAULT: Final = "ablation-default"
+_BUDGET: Final = ("seed", "max_minutes")
 _NONE: Final = "\N{EN DASH}"
 _DPI: Final = 110
 
@@ -44,7 +45,8 @@ def main() -> int:
     ablations = {name: records for name, records in curves.items() if name != "default" and records}
     if ablations:
         parts += ["## What each option buys", ablation_table(ablations)]
-    parts += ["## Stages", _stage_table(record for records in groups.values() for record in records)]
+    rows = (record for name, records in groups.items() if name not in ablations for record in records)
+    parts += ["## Stages", _stage_table(rows)]
     if groups.get("exploration"):
         parts += ["## What was tried", _exploration_table(groups["exploration"])]
     write_atomically(_PAGE, ("\n\n".join(parts) + "\n").encode())
@@ -94,18 +96,30 @@ def ablation_table(ablations: dict[str, list[Record]]) -> str:
     Args:
         ablations: records by group, one per seed, at least one each.
     """
-    head = ("variant", "seeds", "x at the end", "clear rate at the end", "changed")
-    rows = [
-        (
-            name.removeprefix("ablation-"),
-            str(len(records)),
-            _range([record["evaluations"][-1]["mean_x"] for record in records], "{:,.0f}"),
-            _range([record["evaluations"][-1]["clear_rate"] for record in records], "{:.0%}"),
-            f"`{_changes(records[0])}`",
-        )
-        for name, records in sorted(ablations.items(), key=lambda item: (item[0] != _ABLATION_DEFAULT, item[0]))
-    ]
-    return _table(head, rows)
+    head = ("variant", "seeds", "measured clear rate", "of each seed", "x at the end", "env steps", "changed")
+    usual = ablations.get(_ABLATION_DEFAULT, [{"settings": {}}])[0]["settings"]
+    order = sorted(ablations, key=lambda name: (name != _ABLATION_DEFAULT, name))
+    return _table(head, [_ablation_row(name, ablations[name], usual) for name in order])
+
+
+def _ablation_row(name: str, records: Sequence[Record], usual: dict[str, Any]) -> tuple[str, ...]:
+    rates = [_clear_rate(record) for record in records]
+    return (
+        name.removeprefix("ablation-"),
+        ", ".join(str(record["seed"]) for record in records),
+        f"{statistics.fmean(rates):.0%}",
+        ", ".join(f"{rate:.0%}" for rate in rates),
+        _range([record["evaluations"][-1]["mean_x"] for record in records], "{:,.0f}"),
+        _range([record["env_steps"] for record in records], "{:,.0f}"),
+        f"`{_changes(records[0], usual)}`",
+    )
+
+
+def _clear_rate(record: Record) -> float:
+    """Of the one stage that an ablation's run was trained and measured on."""
+    (result,) = record["measured"]
+    (figures,) = result["stages"].values()
+    return float(figures["clear_rate"])
 
 
 def _range(values: Sequence[float], form: str) -> str:
@@ -113,9 +127,14 @@ def _range(values: Sequence[float], form: str) -> str:
     return f"{mean} ({low} to {high})"
 
 
-def _changes(record: Record) -> str:
-    settings = {name: value for name, value in record["settings"].items() if name not in ("seed", "max_minutes")}
-    return ", ".join(f"{name}={value}" for name, value in settings.items()) or _NONE
+def _changes(record: Record, usual: dict[str, Any] | None = None) -> str:
+    """What a run set otherwise than the preset, and than `usual`, which its budget and machine asked of all."""
+    own = {
+        name: value
+        for name, value in record["settings"].items()
+        if name not in _BUDGET and (name, value) not in (usual or {}).items()
+    }
+    return ", ".join(f"{name}={value}" for name, value in own.items()) or _NONE
 
 
 def _stage_table(records: Iterable[Record]) -> str:

@@ -1,12 +1,15 @@
 """The ablation's plan: one change a variant, every seed once, what has a record passed over."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
 from benchmarks import ablation
 from benchmarks.ablation import VARIANTS, Run, main, missing
 from benchmarks.learning_results import ablation_table
+from common.errors import UserError
 from common.presets import PRESETS
 from driver.options import flatten, parse_options
 
@@ -43,15 +46,42 @@ def test_a_folder_that_an_ended_training_left_is_named(
     assert error.count("\n") == 1
 
 
+def test_runs_at_once_wait_for_no_other_and_options_after_two_dashes_are_every_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ablation, "FOLDER", tmp_path)
+    started: dict[str, Sequence[str]] = {}
+    both = Barrier(2)
+
+    def call(script: str, arguments: Sequence[str], quiet: bool) -> None:
+        if script == "launch.py":
+            assert quiet
+            started[arguments[0]] = arguments
+            both.wait(timeout=30)
+        else:
+            raise UserError("enough")
+
+    monkeypatch.setattr(ablation, "_call", call)
+    options = ["--only", "dueling", "one-step", "--seeds", "1", "--at-once", "2", "--runs", str(tmp_path / "runs")]
+    assert main([*options, "--", "--actors.count", "3"]) == 2
+    assert sorted(started) == ["--agent.dueling", "--agent.n-step"]
+    assert all(arguments[-2:] == ["--actors.count", "3"] for arguments in started.values())
+
+
 def test_the_table_holds_variants_against_the_default_at_the_same_budget() -> None:
-    def record(x: float, settings: dict[str, object]) -> dict[str, object]:
-        return {"evaluations": [{"mean_x": x, "clear_rate": x / 4000}], "settings": settings}
+    def record(seed: int, rate: float, settings: dict[str, object]) -> dict[str, object]:
+        return {
+            "seed": seed,
+            "env_steps": 1000 * seed,
+            "evaluations": [{"mean_x": 900 * seed}],
+            "measured": [{"stages": {"1-1": {"clear_rate": rate}}}],
+            "settings": {"seed": seed, "learner.device": "cuda", **settings},
+        }
 
     records = {
-        "ablation-one-step": [record(1000, {"agent.n_step": 1}), record(2000, {"agent.n_step": 1})],
-        "ablation-default": [record(3000, {"seed": 1})],
+        "ablation-one-step": [record(1, 0.2, {"agent.n_step": 1}), record(2, 0.4, {"agent.n_step": 1})],
+        "ablation-default": [record(1, 0.9, {})],
     }
     lines = ablation_table(records).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| default", "| one-step"]
-    assert "1,500 (1,000 to 2,000)" in lines[3]
-    assert "`agent.n_step=1`" in lines[3]
+    assert "| 1, 2 | 30% | 20%, 40% | 1,350 (900 to 1,800) | 1,500 (1,000 to 2,000) | `agent.n_step=1` |" in lines[3]
