@@ -3,8 +3,8 @@
     python -m benchmarks.learning_results
 
 Groups of records (see `benchmarks.learning_record`): `default` holds one record per seed of the default preset,
-`ablation-*` one per seed of a variant, `stages` single stages and several at once, `exploration` the log of what was
-tried.
+`ablation-*` one per seed of a variant (`h200-ablation-*` on another machine, with another budget), `stages` single
+stages and several at once, `exploration` the log of what was tried.
 """
 
 import json
@@ -26,7 +26,11 @@ Record = dict[str, Any]
 _PAGE: Final = ROOT / "docs" / "results.md"
 _CURVES: Final = FOLDER / "curves.png"
 _INTRODUCTION: Final = FOLDER / "introduction.txt"
-_ABLATION_DEFAULT: Final = "ablation-default"
+_ABLATIONS: Final = {
+    "ablation-": "What each option buys",
+    "h200-ablation-": "The same with 220,000 env steps, on an H200",
+}
+"""Headings by the prefix of the groups' names, which their variants follow."""
 _BUDGET: Final = ("seed", "max_minutes")
 _NONE: Final = "\N{EN DASH}"
 _DPI: Final = 110
@@ -38,20 +42,28 @@ def main() -> int:
     parts = [_INTRODUCTION.read_text(encoding="utf-8").rstrip()]
     if groups.get("default"):
         parts += ["## The default preset, from scratch", _default_table(groups["default"])]
-    curves = {name: records for name, records in groups.items() if name == "default" or name.startswith("ablation")}
+    ablations = {prefix: variants(groups, prefix) for prefix in _ABLATIONS}
+    curves = {"default": groups.get("default", []), **ablations["ablation-"]}
     if any(curves.values()):
         _draw(curves)
         parts.append(f"![Clear rate and x over wall time]({_CURVES.relative_to(_PAGE.parent)})")
-    ablations = {name: records for name, records in curves.items() if name != "default" and records}
-    if ablations:
-        parts += ["## What each option buys", ablation_table(ablations)]
-    rows = (record for name, records in groups.items() if name not in ablations for record in records)
+    for prefix, found in ablations.items():
+        if found:
+            parts += [f"## {_ABLATIONS[prefix]}", ablation_table(found)]
+    rows = (record for name, records in groups.items() if "ablation-" not in name for record in records)
     parts += ["## Stages", _stage_table(rows)]
     if groups.get("exploration"):
         parts += ["## What was tried", _exploration_table(groups["exploration"])]
     write_atomically(_PAGE, ("\n\n".join(parts) + "\n").encode())
     print(_PAGE)
     return 0
+
+
+def variants(groups: dict[str, list[Record]], prefix: str) -> dict[str, list[Record]]:
+    """Those groups whose names begin with `prefix`, by what follows it."""
+    return {
+        name.removeprefix(prefix): records for name, records in groups.items() if name.startswith(prefix) and records
+    }
 
 
 def _load(folder: Path) -> list[Record]:
@@ -90,22 +102,22 @@ def _rate(figures: dict[str, Any]) -> str:
     return f"{figures['clear_rate']:.1%} of {figures['episodes']} ({low:.1%} to {high:.1%})"
 
 
-def ablation_table(ablations: dict[str, list[Record]]) -> str:
+def ablation_table(found: dict[str, list[Record]]) -> str:
     """Markdown, a line per variant, that of the default preset at the same budget first.
 
     Args:
-        ablations: records by group, one per seed, at least one each.
+        found: records by variant, one per seed, at least one each.
     """
     head = ("variant", "seeds", "measured clear rate", "of each seed", "x at the end", "env steps", "changed")
-    usual = ablations.get(_ABLATION_DEFAULT, [{"settings": {}}])[0]["settings"]
-    order = sorted(ablations, key=lambda name: (name != _ABLATION_DEFAULT, name))
-    return _table(head, [_ablation_row(name, ablations[name], usual) for name in order])
+    usual = found["default"][0]["settings"] if "default" in found else {}
+    order = sorted(found, key=lambda name: (name != "default", name))
+    return _table(head, [_ablation_row(name, found[name], usual) for name in order])
 
 
 def _ablation_row(name: str, records: Sequence[Record], usual: dict[str, Any]) -> tuple[str, ...]:
     rates = [_clear_rate(record) for record in records]
     return (
-        name.removeprefix("ablation-"),
+        name,
         ", ".join(str(record["seed"]) for record in records),
         f"{statistics.fmean(rates):.0%}",
         ", ".join(f"{rate:.0%}" for rate in rates),
@@ -124,7 +136,7 @@ def _clear_rate(record: Record) -> float:
 
 def _range(values: Sequence[float], form: str) -> str:
     mean, low, high = (form.format(value) for value in (statistics.fmean(values), min(values), max(values)))
-    return f"{mean} ({low} to {high})"
+    return f"{mean} ({low} to {high})" if len(values) > 1 else mean
 
 
 def _changes(record: Record, usual: dict[str, Any] | None = None) -> str:

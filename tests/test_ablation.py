@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import ablation
 from benchmarks.ablation import VARIANTS, Run, main, missing
-from benchmarks.learning_results import ablation_table
+from benchmarks.learning_results import ablation_table, variants
 from common.errors import UserError
 from common.presets import PRESETS
 from driver.options import flatten, parse_options
@@ -79,9 +79,10 @@ def test_the_table_holds_variants_against_the_default_at_the_same_budget() -> No
         }
 
     records = {
-        "ablation-one-step": [record(1, 0.2, {"agent.n_step": 1}), record(2, 0.4, {"agent.n_step": 1})],
-        "ablation-default": [record(1, 0.9, {})],
+        "one-step": [record(1, 0.2, {"agent.n_step": 1}), record(2, 0.4, {"agent.n_step": 1})],
+        "default": [record(1, 0.9, {})],
     }
-    lines = ablation_table(records).splitlines()
+    groups = {f"ablation-{name}": found for name, found in records.items()} | {"h200-ablation-default": []}
+    lines = ablation_table(variants(groups, "ablation-")).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| default", "| one-step"]
     assert "| 1, 2 | 30% | 20%, 40% | 1,350 (900 to 1,800) | 1,500 (1,000 to 2,000) | `agent.n_step=1` |" in lines[3]
