@@ -87,12 +87,13 @@ audit: ## Ask for known vulnerabilities of the pinned dependencies; needs PyPI i
 	build/audit/bin/pip-audit -r constraints.txt --no-deps --disable-pip $(ARGS)
 
 results: setup ## Write docs/results.md and its figures anew from the records under docs/results
+	$(VENV_PYTHON) -m benchmarks.compare_dqn --plot-only > /dev/null
 	$(VENV_PYTHON) -m benchmarks.learning_results
 
 reproduce: setup ## Train the default preset for 30 minutes and say whether the published clear rate held (ARGS: --seeds 1 2 3)
 	$(VENV_PYTHON) -m benchmarks.reproduce $(ARGS)
 
-ablation: setup ## Train variants of the default preset, nine hours; goes on where it was ended (ARGS: options of benchmarks.ablation)
+ablation: setup ## Train variants of the default preset, eleven hours; goes on where it was ended (ARGS: options of benchmarks.ablation)
 	$(VENV_PYTHON) -m benchmarks.ablation $(ARGS)
 
 clean: ## Remove .venv and caches; runs stay

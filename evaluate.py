@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     own = EvalConfig()
     add("policy", type=Path, metavar="RUN_OR_CHECKPOINT", help="a run's folder, a checkpoint's, or a policy file (.pt)")
-    add("--stages", nargs="+", metavar="STAGE", help='"1-1" to "8-4", or "game"; default: those of training')
+    add("--stages", nargs="+", metavar="STAGE", help='"1-1" to "8-4", "all", or "game"; default: those of training')
     add("--episodes", type=_whole_number, default=30, metavar="N", help="per stage; default: 30")
     text = f"probability of a random action; default: {own.epsilon}"
     add("--epsilon", type=_number, default=own.epsilon, metavar="P", help=text)

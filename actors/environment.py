@@ -148,7 +148,7 @@ class MarioEnvironment(gym.Env[NDArray[np.uint8], int]):
         self.observation_space = gym.spaces.Box(0, 255, spec.state_shape, np.uint8)
         self.action_space = gym.spaces.Discrete(spec.num_actions)
         self._stages = tuple(stages)
-        self._buttons = [_controller_byte(action) for action in spec.action_names]
+        self._buttons = [controller_byte(action) for action in spec.action_names]
         self._core = core
         self._frame_skip = frame_skip
         self._noop_max = noop_max
@@ -303,7 +303,7 @@ class MarioEnvironment(gym.Env[NDArray[np.uint8], int]):
         }
 
 
-def _controller_byte(action: str) -> int:
+def controller_byte(action: str) -> int:
     """The buttons of an action, such as "right+A", as `EmulatorCore.frame_advance` wants them."""
     return sum(JoypadSpace._button_map[button] for button in action.split("+"))
 

@@ -1,15 +1,17 @@
 """What each option buys: variants of the default preset, at equal budget, several seeds of each.
 
-    python -m benchmarks.ablation                        # every variant, seeds 1 to 3, ten minutes each: nine hours
+    python -m benchmarks.ablation                        # every variant, seeds 1 to 3, ten minutes each: eleven hours
     python -m benchmarks.ablation --only default uniform-replay --minutes 10
-    python -m benchmarks.ablation --seeds 1 --at-once 8 -- --learner.device cuda --actors.count 2
+    python -m benchmarks.ablation --group h200-ablation --seeds 1 --minutes 9.5 --at-once 10 \
+        -- --learner.device cuda --actors.count 2 --ray.address local
 
 What follows `--` is for every run's `launch.py`. Each run's best policy is measured over 100 episodes. Runs that have a
-record under `docs/results/learning/ablation-VARIANT` are passed over, so that it goes on where it was ended. `make
-results` makes the table.
+record under `docs/results/learning/GROUP-VARIANT` are passed over, so that it goes on where it was ended; a record of
+another budget is an error. `make results` makes the tables.
 """
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,9 +25,6 @@ from benchmarks.learning_record import FOLDER
 from benchmarks.machine import ROOT
 from benchmarks.options import at_least
 from common.errors import UserError
-
-GROUP: Final = "ablation-"
-"""Before a variant's name, its folder's."""
 
 VARIANTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -53,9 +52,12 @@ VARIANTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         ),
         "no-practice": ("--actors.practice-steps", "None", "--actors.saved-starts", "0.5"),
         "no-average": ("--learner.average-decay", "0"),
+        "buttons-not-shown": ("--env.no-show-buttons",),
+        "no-flag-reward": ("--agent.flag-reward", "0"),
+        "constant-step-size": ("--learner.learning-rate-final", "None"),
     }
 )
-"""Options of `launch.py` by variant; each changes one thing, and what goes with it."""
+"""Options of `launch.py` by variant; each changes one thing, and what goes with it (the table says what)."""
 
 _WITHOUT_REPLAY: Final = ("--checkpoint.no-replay",)
 _EPISODES: Final = 100
@@ -66,11 +68,17 @@ class Run(NamedTuple):
 
     variant: str
     seed: int
+    group: str = "ablation"
+
+    @property
+    def folder(self) -> str:
+        """Name of the group of its records: the variant's seeds."""
+        return f"{self.group}-{self.variant}"
 
     @property
     def record(self) -> Path:
         """Its record, once it was made."""
-        return FOLDER / f"{GROUP}{self.variant}" / f"seed-{self.seed}.json"
+        return FOLDER / self.folder / f"seed-{self.seed}.json"
 
     def command(self, minutes: float, folder: Path, extra: Sequence[str] = ()) -> list[str]:
         """Arguments of `launch.py`; `extra` are every run's."""
@@ -84,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(own)
     pool = ThreadPoolExecutor(options.at_once)
     try:
-        runs = list(missing(options.only, options.seeds))
+        runs = list(missing(options.only, options.seeds, options.group, options.minutes))
         trainings = [pool.submit(_train, run, options, extra) for run in runs]
         for training in trainings:
             training.result()
@@ -103,17 +111,23 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return words[:place], words[place + 1 :]
 
 
-def missing(variants: Sequence[str], seeds: Sequence[int]) -> Iterator[Run]:
-    """The runs that have no record yet: every variant's first seed before any second one."""
+def missing(variants: Sequence[str], seeds: Sequence[int], group: str, minutes: float) -> Iterator[Run]:
+    """The runs that have no record yet: every variant's first seed before any second one.
+
+    Raises:
+        UserError: a record is of another budget.
+    """
     for seed in seeds:
         for variant in variants:
-            run = Run(variant, seed)
+            run = Run(variant, seed, group)
             if not run.record.exists():
                 yield run
+            elif (other := json.loads(run.record.read_text())["settings"].get("max_minutes")) != minutes:
+                raise UserError(f"{run.record} is of {other} minutes, not {minutes:g}: name another --group for these")
 
 
 def _train(run: Run, options: argparse.Namespace, extra: Sequence[str]) -> None:
-    folder = options.runs / f"{run.variant}-{run.seed}"
+    folder = options.runs / f"{run.folder}-{run.seed}"
     if folder.exists():
         raise UserError(f"{folder} is there already: remove what an ended training left, or name another --runs")
     print(f"{run.variant}, seed {run.seed} …", flush=True)
@@ -121,7 +135,7 @@ def _train(run: Run, options: argparse.Namespace, extra: Sequence[str]) -> None:
     _call("launch.py", run.command(options.minutes, folder, extra), quiet)
     result = folder / "measured.json"
     _call("evaluate.py", [str(folder), "--episodes", str(_EPISODES), "--json", str(result)], quiet)
-    group = ["--group", f"{GROUP}{run.variant}", "--name", run.record.stem]
+    group = ["--group", run.folder, "--name", run.record.stem]
     if learning_record.main([str(folder), *group, "--evaluation", str(result)]):
         raise UserError(f"no record was made of {folder}")
 
@@ -143,6 +157,8 @@ def _parser() -> argparse.ArgumentParser:
     text = f"of: {', '.join(VARIANTS)}; default: all"
     add("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME", help=text)
     add("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="default: 1 2 3")
+    text = "first part of the records' folders; default: ablation, with -VARIANT after it"
+    add("--group", default="ablation", metavar="NAME", help=text)
     add("--minutes", type=at_least(0.1, float), default=10.0, metavar="M", help="of each training; default: 10")
     text = "trainings beside each other, on a machine with cores enough; default: 1"
     add("--at-once", type=at_least(1, int), default=1, metavar="N", help=text)

@@ -12,10 +12,11 @@ bound. Double DQN needs one more forward pass per update, so that at equal minut
 
 *Preset.* `default`, not `article`. The article's loop is one environment and 32 samples per step. At the few dozen env
 steps per second that this leaves a processor without a GPU, a quarter of an hour is a few hundred episodes, in which
-neither method learns more than to run to the right. The default preset plays several times as many steps, with 8
-samples each, and what is asked is one option in it as well: whether the online network chooses the action that the
-target network values. Its five-step returns give the bootstrap, and thereby its bias, less weight than the article's
-one-step ones do; `-- --agent.n-step 1` compares with those.
+neither method learns more than to run to the right. The default preset plays several times as many steps. Its
+Munchausen targets are taken away, which average over the next actions instead of choosing one; then what is asked is
+one option: whether the online network chooses the action that the target network values. Its five-step returns give
+the bootstrap, and thereby its bias, less weight than the article's one-step ones do; `-- --agent.n-step 1` compares
+with those.
 """
 
 import argparse

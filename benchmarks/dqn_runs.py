@@ -23,9 +23,10 @@ from learner.checkpoint import CheckpointData, load_checkpoint, newest_checkpoin
 
 Method = Literal["double-dqn", "dqn"]
 METHODS: Final[dict[Method, str]] = {"double-dqn": "--agent.double", "dqn": "--agent.no-double"}
+_NEITHER: Final = ("--agent.munchausen", "0")  # whose targets average over all actions, and would take both's place
 
 OWN_OPTIONS: Final = (
-    *("--preset", "--run-dir", "--resume", "--seed", "--total-env-steps", "--max-minutes"),
+    *("--preset", "--run-dir", "--resume", "--seed", "--total-env-steps", "--max-minutes", _NEITHER[0]),
     *METHODS.values(),
 )
 """Options of `launch.py` that the comparison gives itself."""
@@ -94,7 +95,7 @@ def make_plans(
     if len(set(seeds)) != len(seeds):
         raise UserError(f"--seeds {' '.join(map(str, seeds))}: a seed is named twice")
     # What a run's evaluator measures is measured after the run, for all alike, and with more episodes.
-    shared = ("--preset", preset, "--eval.no-enabled", "--total-env-steps", str(env_steps))
+    shared = ("--preset", preset, *_NEITHER, "--eval.no-enabled", "--total-env-steps", str(env_steps))
     options = (*shared, "--max-minutes", f"{minutes:g}", *extra)
     return [RunPlan(method, seed, runs / f"{method}-seed{seed}", options) for seed in seeds for method in METHODS]
 

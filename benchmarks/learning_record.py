@@ -5,7 +5,8 @@
 
 A record is one JSON file, `docs/results/learning/GROUP/NAME.json`: settings that differ from the preset, commit,
 machine, counters, the evaluations beside training, and what `evaluate.py --json` wrote about the run's policy. Make it
-with the code that the run was made with: its settings are compared with the preset as it is here.
+on the run's machine with the run's code: its settings are compared with the preset as it is here, and the machine
+described is this one.
 """
 
 import argparse
@@ -60,12 +61,14 @@ def make_record(run: Path, note: str, evaluations: Sequence[Path]) -> dict[str, 
     metadata = _read(folder.metadata_path)
     if "command" not in metadata:
         raise UserError(f"{run} is of a version that did not keep a run's command")
+    if metadata["preset"] not in PRESETS:
+        raise UserError(f"{run} is of the preset {metadata['preset']!r}, which this version does not have")
     base, own = flatten(PRESETS[metadata["preset"]]), flatten(load_config(folder.config_path))
     changes = {name: value for name, value in own.items() if value != base[name] and not name.startswith(_WATCHING)}
     progress = _lines(folder.progress_path)
     if not progress:
         raise UserError(f"{run} has no progress yet: record it when it has trained")
-    last = progress[-1]
+    last, beside = progress[-1], _lines(folder.evaluations_path)
     return {
         "note": note,
         "command": _command(metadata["command"]),
@@ -74,10 +77,10 @@ def make_record(run: Path, note: str, evaluations: Sequence[Path]) -> dict[str, 
         "stages": own["env.stages"],
         "settings": changes,
         "machine": describe_machine(),
-        "minutes": round(last["time_s"] / 60, 2),
+        "minutes": round(max(line["time_s"] for line in (last, *beside)) / 60, 2),
         **{name: last[name] for name in ("env_steps", "episodes", "updates", "samples", "restarts")},
-        "first_clear_s": next((e["time_s"] for e in _lines(folder.evaluations_path) if e["clears"]), None),
-        "evaluations": _lines(folder.evaluations_path),
+        "first_clear_s": next((e["time_s"] for e in beside if e["clears"]), None),
+        "evaluations": beside,
         "measured": [_without_episodes(_read(path)) for path in evaluations],
     }
 
@@ -93,7 +96,7 @@ def _without_episodes(result: dict[str, Any]) -> dict[str, Any]:
 
 def _command(command: str) -> str:
     """The run's own, without the folder that it was written to."""
-    words = shlex.split(command)
+    words = [word for word in shlex.split(command) if not word.startswith("--run-dir=")]
     if "--run-dir" in words:
         place = words.index("--run-dir")
         del words[place : place + 2]

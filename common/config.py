@@ -16,8 +16,8 @@ class EnvConfig:
     """Environment: Super Mario Bros.; a 3x3 grid that needs no ROM and learns in seconds; or, to measure the system
     around it, recorded frames of the first stage at a fixed cost per step, from which nothing can be learned."""
     stages: tuple[str, ...] = ("1-1",)
-    """Stages "1-1" to "8-4", one of them drawn for each episode, the more often the more it is failed; or "game": from
-    1-1 with three lives to game over."""
+    """Stages "1-1" to "8-4", or "all" of these; one of them is drawn for each episode, the more often the more it is
+    failed. Or "game": from 1-1 with three lives to game over."""
     actions: Literal["right_only", "simple", "complex"] = "right_only"
     """Action set of gym-super-mario-bros: RIGHT_ONLY (5), SIMPLE_MOVEMENT (7) or COMPLEX_MOVEMENT (12 actions)."""
     core: Literal["auto", "fceumm", "nes-py"] = "auto"
@@ -195,7 +195,8 @@ class EvalConfig:
     enabled: bool = True
     """Whether the run has an evaluator."""
     interval_s: float = 200.0
-    """Seconds from the start of one evaluation to the start of the next."""
+    """Seconds from the start of one evaluation to the start of the next, for each stage that is evaluated: with four
+    stages four times as many."""
     episodes: int = 16
     """Episodes per stage and evaluation."""
     max_episodes: int = 64

@@ -1,12 +1,13 @@
 """Settings that cannot work are refused before anything starts, by the names that the user gave them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from common.config import Config
 from common.errors import UserError
 
 STAGES = tuple(f"{world}-{stage}" for world in range(1, 9) for stage in range(1, 5))
 WHOLE_GAME = "game"
+ALL_STAGES = "all"
 
 
 def validate(config: Config) -> None:
@@ -26,11 +27,18 @@ def validate_stages(option: str, stages: tuple[str, ...]) -> None:
         raise UserError(f"{option} names no stage; give some of 1-1 … 8-4, or {WHOLE_GAME}")
     for stage in stages:
         if stage not in (*STAGES, WHOLE_GAME):
-            raise UserError(f"{option} {stage}: no such stage; there are 1-1 to 8-4 and {WHOLE_GAME}")
+            raise UserError(
+                f"{option} {stage}: no such stage; there are 1-1 to 8-4, {WHOLE_GAME}, and, alone, {ALL_STAGES}"
+            )
     if WHOLE_GAME in stages and len(stages) > 1:
         raise UserError(f"{option}: {WHOLE_GAME} is all stages in a row and stands alone")
     if len(set(stages)) != len(stages):
         raise UserError(f"{option}: a stage is named twice")
+
+
+def expand_stages(stages: Sequence[str]) -> tuple[str, ...]:
+    """The stages that are meant: all 32 where "all" stands alone."""
+    return STAGES if tuple(stages) == (ALL_STAGES,) else tuple(stages)
 
 
 def _ranges(config: Config) -> Iterable[tuple[str, float | None, float, float]]:
@@ -118,6 +126,11 @@ def _check_combinations(config: Config) -> None:
         raise UserError(
             f"--agent.target-epsilon needs a discount below 1 and above 0 to count steps by, not --agent.gamma "
             f"{config.agent.gamma:g}; leave it at 0"
+        )
+    if config.agent.munchausen and not config.agent.double:
+        raise UserError(
+            "--agent.no-double: Munchausen targets average over the next actions, whichever network would choose one; "
+            "add --agent.munchausen 0, or leave it out"
         )
     if config.agent.tree_backup and not config.agent.watkins:
         raise UserError(

@@ -105,11 +105,11 @@ def progress_line(window: Window, counters: Counters, totals: ShardTotals, actor
     }
 
 
-def evaluation_lines(report: EvaluationReport, counters: Counters, best: bool) -> list[dict[str, Any]]:
-    """What scripts read of an evaluation, a line per stage; see docs/metrics.md."""
+def evaluation_lines(report: EvaluationReport, counters: Counters, time_s: float, best: bool) -> list[dict[str, Any]]:
+    """What scripts read of an evaluation that ended at `time_s`, a line per stage; see docs/metrics.md."""
     return [
         {
-            "time_s": round(counters.time_s, 3),
+            "time_s": round(time_s, 3),
             "env_steps": counters.env_steps,
             "updates": report.updates,
             "stage": stage,

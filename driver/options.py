@@ -20,7 +20,7 @@ import yaml
 from common.config import Config
 from common.errors import UserError
 from common.presets import PRESETS
-from common.validation import validate
+from common.validation import ALL_STAGES, STAGES, expand_stages, validate
 from driver.fetching import fetched_run
 from driver.run_directory import RunDirectory, newest_run
 from driver.store import is_uri
@@ -244,7 +244,8 @@ def _refuse_contradictions(before: dict[str, Any], after: dict[str, Any], run: s
 
 
 def _fresh_path(config: Config) -> Path:
-    what = "+".join(config.env.stages) if config.env.name == "mario" else config.env.name
+    stages = ALL_STAGES if config.env.stages == STAGES else "+".join(config.env.stages)
+    what = stages if config.env.name == "mario" else config.env.name
     stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{what}"
     path, number = RUNS / stem, 1
     while path.exists():
@@ -303,9 +304,16 @@ def _parse(arguments: Sequence[str], default: Config) -> Config:
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(errors):
-            return tyro.cli(Config, default=default, args=list(arguments), prog="launch.py")
+            return _expanded(tyro.cli(Config, default=default, args=list(arguments), prog="launch.py"))
     except SystemExit:
         raise UserError(f"{_condense(errors.getvalue())} (see --help)") from None
+
+
+def _expanded(config: Config) -> Config:
+    """With the stages that "all" means."""
+    env = dataclasses.replace(config.env, stages=expand_stages(config.env.stages))
+    evaluation = dataclasses.replace(config.eval, stages=expand_stages(config.eval.stages))
+    return dataclasses.replace(config, env=env, eval=evaluation)
 
 
 def _asks_for_help(arguments: Sequence[str]) -> bool:

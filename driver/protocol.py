@@ -13,7 +13,7 @@ from common.actions import ACTION_SETS, ActionSet
 from common.config import Config, EnvConfig, EvalConfig
 from common.errors import UserError
 from common.policy import Policy
-from common.validation import validate
+from common.validation import expand_stages, validate
 
 _CONSOLE_FPS = 60
 _GRID_FPS = 4
@@ -119,6 +119,8 @@ def resolve_protocol(
     trained = _trained_env(policy)
     name: Literal["mario", "gridworld"] = "gridworld" if grid else "mario"
     asked: dict[str, Any] = {"noop_max": EvalConfig().noop_max, "max_steps": None} | dict(given)
+    if "stages" in asked:
+        asked["stages"] = expand_stages(asked["stages"])
     chosen = replace(trained, name=name, **asked)
     env = replace(
         chosen,

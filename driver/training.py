@@ -117,7 +117,9 @@ class Training:
         self._ended: float | None = None  # when the run's limit or signal came
         self._time_before = counters.time_s
         self._last_tick = self._started
-        self._next_evaluation = self._started + self._config.eval.interval_s
+        evaluated = self._config.eval.stages or self._config.env.stages
+        self._evaluation_interval_s = self._config.eval.interval_s * len(evaluated)
+        self._next_evaluation = self._started + self._evaluation_interval_s
         self._evaluated = counters.updates  # when an evaluation last began
         self._metrics = Metrics(self._run_dir, warn=self._event)
         self._episode_log = EpisodeLog(self._run_dir.episodes_path, episodes=counters.episodes, warn=self._event)
@@ -212,7 +214,7 @@ class Training:
         while True:
             self._supervisor.poll(_POLL_S)
             now = time.monotonic()
-            self._counters.time_s = self._time_before + now - self._started
+            self._counters.time_s = self._running_s(now)
             ending = signals.received or self._limits.reached(self._counters)
             if ending is not None:
                 return ending
@@ -224,10 +226,14 @@ class Training:
                 next_redraw = now + _REDRAW_S
                 self._redraw()
             if now >= self._next_evaluation and not self._supervisor.evaluating and self._has_learned():
-                self._next_evaluation = now + self._config.eval.interval_s
+                self._next_evaluation = now + self._evaluation_interval_s
                 self._evaluated = self._counters.updates
                 self._supervisor.evaluate(self._best.clear_rate)
             self._saving.begin_if_due(now)
+
+    def _running_s(self, now: float) -> float:
+        """Seconds of running, those of earlier sessions included."""
+        return self._time_before + now - self._started
 
     def _has_learned(self) -> bool:
         """Whether the policy is another one than at the last evaluation; a new learner may have fewer updates."""
@@ -324,17 +330,16 @@ class Training:
             self._saving.learner_replaced()
 
     def _evaluation(self, report: EvaluationReport) -> None:
-        step = self._counters.env_steps
+        step, time_s = self._counters.env_steps, self._running_s(time.monotonic())
         best = self._keep_if_best(report)
         self._metrics.scalars(evaluation_scalars(report.episodes), step)
         self._metrics.scalars({"eval/seconds": report.seconds}, step)
-        self._metrics.evaluations(evaluation_lines(report, self._counters, best))
+        self._metrics.evaluations(evaluation_lines(report, self._counters, time_s, best))
         if report.gif is not None:
             self._metrics.animation("eval/episode", report.gif, report.gif_shape, step)
         self._status.evaluation = describe_briefly(report)
         self._event(
-            f"{clock(self._counters.time_s)}  evaluation after {step:,} env steps: {describe(report)}"
-            f"{' -> best.pt' if best else ''}"
+            f"{clock(time_s)}  evaluation after {step:,} env steps: {describe(report)}{' -> best.pt' if best else ''}"
         )
 
     def _keep_if_best(self, report: EvaluationReport) -> bool:
@@ -352,7 +357,7 @@ class Training:
     def _tick(self) -> None:
         """A line of progress and a point on every curve."""
         now = self._ended or time.monotonic()
-        self._counters.time_s = self._time_before + now - self._started
+        self._counters.time_s = self._running_s(now)
         self._window.seconds = now - self._last_tick
         self._last_tick = now
         step = self._counters.env_steps

@@ -8,7 +8,6 @@ import pytest
 
 from benchmarks import ablation
 from benchmarks.ablation import VARIANTS, Run, main, missing
-from benchmarks.learning_results import ablation_table, variants
 from common.errors import UserError
 from common.presets import PRESETS
 from driver.options import flatten, parse_options
@@ -30,16 +29,18 @@ def test_all_variants_come_before_the_second_seed_and_what_has_a_record_is_passe
     monkeypatch.setattr(ablation, "FOLDER", tmp_path)
     done = Run("dueling", 1)
     done.record.parent.mkdir()
-    done.record.write_text("{}")
-    runs = [(run.variant, run.seed) for run in missing(["default", "dueling"], [1, 2])]
+    done.record.write_text('{"settings": {"max_minutes": 10.0}}')
+    runs = [(run.variant, run.seed) for run in missing(["default", "dueling"], [1, 2], "ablation", 10)]
     assert runs == [("default", 1), ("default", 2), ("dueling", 2)]
+    with pytest.raises(UserError, match=r"is of 10.0 minutes, not 5: name another --group"):
+        list(missing(["dueling"], [1], "ablation", 5))
 
 
 def test_a_folder_that_an_ended_training_left_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(ablation, "FOLDER", tmp_path)
-    (tmp_path / "runs" / "default-1").mkdir(parents=True)
+    (tmp_path / "runs" / "ablation-default-1").mkdir(parents=True)
     assert main(["--only", "default", "--seeds", "1", "--runs", str(tmp_path / "runs")]) == 2
     error = capsys.readouterr().err
     assert "default-1 is there already" in error
@@ -66,23 +67,3 @@ def test_runs_at_once_wait_for_no_other_and_options_after_two_dashes_are_every_r
     assert main([*options, "--", "--actors.count", "3"]) == 2
     assert sorted(started) == ["--agent.dueling", "--agent.n-step"]
     assert all(arguments[-2:] == ["--actors.count", "3"] for arguments in started.values())
-
-
-def test_the_table_holds_variants_against_the_default_at_the_same_budget() -> None:
-    def record(seed: int, rate: float, settings: dict[str, object]) -> dict[str, object]:
-        return {
-            "seed": seed,
-            "env_steps": 1000 * seed,
-            "evaluations": [{"mean_x": 900 * seed}],
-            "measured": [{"stages": {"1-1": {"clear_rate": rate}}}],
-            "settings": {"seed": seed, "learner.device": "cuda", **settings},
-        }
-
-    records = {
-        "one-step": [record(1, 0.2, {"agent.n_step": 1}), record(2, 0.4, {"agent.n_step": 1})],
-        "default": [record(1, 0.9, {})],
-    }
-    groups = {f"ablation-{name}": found for name, found in records.items()} | {"h200-ablation-default": []}
-    lines = ablation_table(variants(groups, "ablation-")).splitlines()
-    assert [line.split(" | ")[0] for line in lines[2:]] == ["| default", "| one-step"]
-    assert "| 1, 2 | 30% | 20%, 40% | 1,350 (900 to 1,800) | 1,500 (1,000 to 2,000) | `agent.n_step=1` |" in lines[3]

@@ -94,6 +94,7 @@ OPTIONS = {
     "share above one": ("--actors.saved-starts 2", "--actors.saved-starts 2"),
     "average without end": ("--learner.average-decay 1", "--learner.average-decay 1"),
     "tree backup over uncut windows": ("--agent.no-watkins", "--agent.no-watkins"),
+    "DQN's targets under Munchausen's": ("--agent.no-double", "--agent.munchausen 0"),
     "exploring targets without discount": ("--agent.target-epsilon 0.1 --agent.gamma 1", "--agent.gamma 1"),
     "sticky for ever": ("--env.sticky-actions 1", "--env.sticky-actions 1"),
     "evaluations of more episodes than they may have": ("--eval.episodes 100", "--eval.max-episodes 64 is less"),

@@ -34,11 +34,22 @@ def test_every_preset_is_valid_and_survives_its_file(name: str, tmp_path: Path) 
 
 def test_command_line_beats_file_and_file_beats_preset(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text("agent: {gamma: 0.9, double: false}\nreplay:\n  samples_per_insert: 2\n", encoding="utf-8")
+    path.write_text(
+        "agent: {gamma: 0.9, watkins: false, tree_backup: false}\nreplay:\n  samples_per_insert: 2\n", encoding="utf-8"
+    )
     config = parse_options(["--config", str(path), "--agent.gamma", "0.8", "--env.stages", "1-1", "1-2"]).config
-    assert (config.agent.gamma, config.agent.double, config.replay.samples_per_insert) == (0.8, False, 2.0)
+    assert (config.agent.gamma, config.agent.watkins, config.replay.samples_per_insert) == (0.8, False, 2.0)
     assert config.env.stages == ("1-1", "1-2")
     assert config.learner == Config().learner
+
+
+def test_all_stages_have_one_word_and_the_runs_folder_a_short_name() -> None:
+    options = parse_options(["--env.stages", "all", "--eval.stages", "all"])
+    assert len(options.config.env.stages) == 32
+    assert options.config.eval.stages == options.config.env.stages
+    assert options.run.path.name.endswith("_all")
+    with pytest.raises(UserError, match=r"--env.stages all: no such stage; .* alone, all"):
+        parse_options(["--env.stages", "all", "1-1"])
 
 
 def test_documented_option_names_are_understood() -> None:

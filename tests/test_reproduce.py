@@ -1,10 +1,11 @@
 """The verdict on whether a published result held."""
 
-import json
+import contextlib
 from pathlib import Path
 
 import pytest
 
+from benchmarks.learning_records import TEST_SEED
 from benchmarks.reproduce import Outcome, describe, held, main, published
 from common.errors import UserError
 
@@ -12,12 +13,19 @@ from common.errors import UserError
 @pytest.mark.parametrize(("clears", "verdict"), [(100, True), (93, True), (89, False), (0, False)])
 def test_a_result_holds_unless_it_is_certainly_worse(clears: int, verdict: bool) -> None:
     expected = [Outcome(290, 300, 700_000), Outcome(286, 300, 800_000)]  # 96 %
-    outcomes = [Outcome(clears, 100, 750_000)]
+    outcomes = [Outcome(clears, 100, 750_000, 240.0)]
     assert held(outcomes, expected) == verdict
-    text = describe(outcomes, expected)
+    goal, text = describe(outcomes, expected).splitlines()
+    assert goal.startswith("goal reached: " if clears >= 95 else "goal missed: ")
+    assert goal.endswith("after 4:00")
     assert text.startswith("held: " if verdict else "NOT held: ")
     assert f"{clears}.0% of 100 episodes clear" in text
     assert "published 96.0% of 600; env steps 750,000, published 700,000 to 800,000" in text
+
+
+@pytest.mark.parametrize("first_clear_s", [481.0, None])
+def test_a_first_clear_that_is_late_or_missing_misses_the_goal(first_clear_s: float | None) -> None:
+    assert not Outcome(100, 100, 1, first_clear_s).reaches_goal
 
 
 def test_all_seeds_count_together() -> None:
@@ -26,18 +34,34 @@ def test_all_seeds_count_together() -> None:
     assert held([Outcome(90, 100, 1), Outcome(97, 100, 1), Outcome(98, 100, 1)], expected)
 
 
-def test_published_are_the_measurements_without_sticky_actions(tmp_path: Path) -> None:
-    measured = [
-        {"protocol": {"sticky_actions": sticky}, "stages": {"1-1": {"clears": clears, "episodes": 300}}}
-        for sticky, clears in ((0.0, 290), (0.25, 150))
+def test_published_are_the_measurements_of_the_stage_trained_on_without_sticky_actions_on_fresh_seeds() -> None:
+    def measured(stage: str, seed: int, sticky: float, clears: int) -> dict[str, object]:
+        figures = {stage: {"clears": clears, "episodes": 300}}
+        return {"protocol": {"seed": seed, "sticky_actions": sticky}, "stages": figures}
+
+    every = [
+        measured("1-3", TEST_SEED, 0.0, 3),
+        measured("1-1", TEST_SEED, 0.25, 150),
+        measured("1-1", 0, 0.0, 300),
+        measured("1-1", TEST_SEED, 0.0, 290),
     ]
-    (tmp_path / "1.json").write_text(json.dumps({"env_steps": 5, "measured": measured}))
-    assert published(tmp_path) == [Outcome(290, 300, 5)]
+    record = {"stages": ["1-1"], "env_steps": 5, "first_clear_s": 7.0, "measured": every}
+    assert published([record]) == [Outcome(290, 300, 5, 7.0)]
 
 
-def test_without_published_results_there_is_nothing_to_compare_with(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no result is published"):
-        published(tmp_path)
+def test_without_published_results_there_is_nothing_to_compare_with() -> None:
+    with pytest.raises(UserError, match="no result of the default preset"):
+        published([])
+
+
+@pytest.mark.parametrize(("arguments", "words"), [("--seeds 3 3", "named twice"), ("--minutes 0", "--minutes")])
+def test_bad_input_is_refused_before_anything_is_trained(
+    arguments: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with contextlib.suppress(SystemExit):
+        assert main([*arguments.split(), "--runs", str(tmp_path)]) == 2
+    assert words in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_run_that_is_there_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

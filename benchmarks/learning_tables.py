@@ -1,0 +1,192 @@
+"""The tables of `docs/results.md`, in Markdown."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from benchmarks.learning_records import TEST_SEED, Record, changes, figures_of, machines, published_of
+from common.statistics import wilson_interval
+from common.validation import STAGES
+
+GOAL_RATE: Final = 0.95
+GOAL_FIRST_CLEAR_S: Final = 8 * 60.0
+_NONE: Final = "\N{EN DASH}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+
+def clock(seconds: float | None) -> str:
+    """Minutes and seconds."""
+    return _NONE if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def default_table(records: Sequence[Record]) -> str:
+    """A row for each seed of the default preset."""
+    head = (
+        *("seed", "wall minutes", "env steps", "updates", "first evaluation clear"),
+        *("measured clear rate", "sticky actions 0.25", "share of the time spent in evaluations", "commit"),
+    )
+    rows = [
+        (
+            str(record["seed"]),
+            f"{record['minutes']:.1f}",
+            f"{record['env_steps']:,}",
+            f"{record['updates']:,}",
+            clock(record["first_clear_s"]),
+            _rate(published_of(record)),
+            _rate(published_of(record, sticky=0.25)),
+            f"{sum(each['seconds'] for each in record['evaluations']) / 60 / record['minutes']:.0%}",
+            (record["commit"] or _NONE)[:7],
+        )
+        for record in records
+    ]
+    commands = ", ".join(f"`{record['command']}`" for record in records)
+    return f"{table(head, rows)}\n\nCommands: {commands}. Machine: {machines(records)}."
+
+
+def verdict(records: Sequence[Record]) -> str:
+    """Whether the goal was reached, in words: 95 % in each of the seeds, the first clear within eight minutes."""
+    measured = [figures for record in records if (figures := published_of(record)) is not None]
+    if not measured:
+        return "No seed has been measured yet."
+    good = sum(figures["clear_rate"] >= GOAL_RATE for figures in measured)
+    early = sum(
+        record["first_clear_s"] is not None and record["first_clear_s"] <= GOAL_FIRST_CLEAR_S for record in records
+    )
+    clears, episodes = (sum(figures[key] for figures in measured) for key in ("clears", "episodes"))
+    low, high = wilson_interval(clears, episodes)
+    return (
+        f"**Goal**: a clear rate of at least {GOAL_RATE:.0%} in each of three seeds, the first evaluation clear within "
+        f"{clock(GOAL_FIRST_CLEAR_S)}. **Reached** in {good} of {len(measured)} seeds, and in {early} of "
+        f"{len(records)}; all together {clears} of {episodes} episodes clear, "
+        f"{clears / episodes:.1%} ({low:.1%} to {high:.1%})."
+    )
+
+
+def ablation_table(found: dict[str, list[Record]]) -> str:
+    """A line per variant, that of the default preset at the same budget first.
+
+    Args:
+        found: records by variant, one per seed, at least one each.
+    """
+    head = (
+        *("variant", "seeds", "measured clear rate", "of each seed", "x at the end", "wall minutes", "env steps"),
+        *("changed", "commit"),
+    )
+    usual = found["default"][0]["settings"] if "default" in found else {}
+    order = sorted(found, key=lambda name: (name != "default", name))
+    rows = [_ablation_row(name, found[name], usual) for name in order]
+    every = [record for records in found.values() for record in records]
+    command = next(iter(found.get("default", every)))["command"]
+    return f"{table(head, rows)}\n\nMachine: {machines(every)}. Command: `{command}` and what was changed."
+
+
+def stage_table(records: Iterable[Record], needed: dict[str, Any]) -> str:
+    """A row for each of the 32 stages, or several where several policies were measured.
+
+    Args:
+        records: of the runs whose measurements are published.
+        needed: by stage, what `benchmarks.routes` found: `actions` is the smallest action set that clears it.
+    """
+    measured: dict[str, list[tuple[str, ...]]] = {stage: [] for stage in STAGES}
+    for record in records:
+        for stage, found in measured.items():
+            figures = figures_of(record, stage, seed=TEST_SEED)
+            if figures is not None:
+                found.append(_stage_row(record, stage, figures))
+    head = (
+        *("stage", "smallest action set with a way", "clear rate (95 % interval)", "policy", "wall minutes"),
+        *("env steps", "commit", "command"),
+    )
+    empty = ("",) * (len(head) - 2)
+    rows = [
+        (stage, _action_set(needed.get(stage)), *row) for stage, found in measured.items() for row in found or [empty]
+    ]
+    return table(head, rows)
+
+
+def exploration_table(records: Sequence[Record]) -> str:
+    """The log: a row for each run."""
+    head = (
+        *("run", "minutes", "env steps", "best evaluation", "first clear"),
+        *("changed against the preset of its day", "commit", "note"),
+    )
+    rows = [
+        (
+            record["name"],
+            f"{record['minutes']:.1f}",
+            f"{record['env_steps']:,}",
+            _best(record["evaluations"]),
+            clock(record["first_clear_s"]),
+            _listed(changes(record)),
+            f"{(record['commit'] or _NONE)[:7]}{' and changes' if record['uncommitted_changes'] else ''}",
+            record["note"],
+        )
+        for record in records
+    ]
+    return table(head, rows)
+
+
+def _ablation_row(name: str, records: Sequence[Record], usual: dict[str, Any]) -> tuple[str, ...]:
+    rates = [figures["clear_rate"] for record in records if (figures := _first_measured(record)) is not None]
+    return (
+        name,
+        ", ".join(str(record["seed"]) for record in records),
+        f"{statistics.fmean(rates):.0%}" if rates else _NONE,
+        ", ".join(f"{rate:.0%}" for rate in rates) or _NONE,
+        _range([record["evaluations"][-1]["mean_x"] for record in records if record["evaluations"]], "{:,.0f}"),
+        _range([record["minutes"] for record in records], "{:.1f}"),
+        _range([record["env_steps"] for record in records], "{:,.0f}"),
+        _listed(changes(records[0], usual)),
+        ", ".join(dict.fromkeys((record["commit"] or _NONE)[:7] for record in records)),
+    )
+
+
+def _first_measured(record: Record) -> dict[str, Any] | None:
+    return figures_of(record, record["stages"][0], seed=0)
+
+
+def _stage_row(record: Record, stage: str, figures: dict[str, Any]) -> tuple[str, ...]:
+    shot = "" if stage in record["stages"] else "zero-shot, "
+    return (
+        _rate(figures),
+        f"{shot}trained on {' '.join(record['stages'])}",
+        f"{record['minutes']:.0f}",
+        f"{record['env_steps']:,}",
+        (record["commit"] or _NONE)[:7],
+        f"`{record['command']}`",
+    )
+
+
+def _action_set(result: dict[str, Any] | None) -> str:
+    if result is None:
+        return ""
+    return f"`{result['actions']}`" if result["actions"] else "none found"
+
+
+def _rate(figures: dict[str, Any] | None) -> str:
+    if figures is None:
+        return _NONE
+    low, high = figures["clear_rate_ci95"]
+    return f"{figures['clear_rate']:.1%} of {figures['episodes']} ({low:.1%} to {high:.1%})"
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    if not values:
+        return _NONE
+    mean, low, high = (form.format(value) for value in (statistics.fmean(values), min(values), max(values)))
+    return f"{mean} ({low} to {high})" if len(values) > 1 else mean
+
+
+def _listed(settings: dict[str, Any]) -> str:
+    return f"`{', '.join(f'{name}={value}' for name, value in settings.items())}`" if settings else _NONE
+
+
+def _best(evaluations: Sequence[dict[str, Any]]) -> str:
+    if not evaluations:
+        return _NONE
+    best = max(evaluations, key=lambda each: (each["clear_rate_ci95"][0], each["mean_x"]))
+    return f"{best['clears']}/{best['episodes']}, x {best['mean_x']:,.0f}"

@@ -1,0 +1,113 @@
+"""The page of results: what is committed is what the records say, and each table says what its reader asks."""
+
+from typing import Any
+
+import pytest
+
+from benchmarks.learning_curves import draw_ablation, draw_seeds
+from benchmarks.learning_record import FOLDER
+from benchmarks.learning_records import TEST_SEED, Record, changes, load_groups, variants
+from benchmarks.learning_results import PAGE, render
+from benchmarks.learning_tables import ablation_table, default_table, stage_table, verdict
+from common.errors import UserError
+
+MACHINE = {"cpu": "a processor", "cores": 2, "gpu": None, "torch": "2.13.0"}
+
+
+def test_the_committed_page_is_what_the_records_say() -> None:
+    assert PAGE.read_text() == render(load_groups(FOLDER)), "run make results"
+
+
+def _record(
+    seed: int, rate: float, *, first_clear_s: float | None = 300.0, settings: dict[str, Any] | None = None
+) -> Record:
+    figures = {"clears": round(300 * rate), "episodes": 300, "clear_rate": rate, "clear_rate_ci95": [0.5, 0.9]}
+    evaluations = [
+        {"time_s": 60.0 * k, "env_steps": 900 * k, "clear_rate": k / 4, "mean_x": 300 * seed * k, "seconds": 30.0}
+        for k in (1, 2, 3)
+    ]
+    measured = [{"protocol": {"seed": of, "sticky_actions": 0.0}, "stages": {"1-1": figures}} for of in (0, TEST_SEED)]
+    return {
+        "seed": seed,
+        "stages": ["1-1"],
+        "command": f"python launch.py --seed {seed}",
+        "commit": "0123456789",
+        "machine": MACHINE,
+        "minutes": 3.0,
+        "env_steps": 1000 * seed,
+        "updates": 70,
+        "first_clear_s": first_clear_s,
+        "evaluations": evaluations,
+        "measured": measured,
+        "settings": {"seed": seed, "max_minutes": 3.0, "learner.device": "cuda", **(settings or {})},
+    }
+
+
+def test_the_verdict_counts_seeds_and_episodes() -> None:
+    words = verdict([_record(1, 0.97), _record(2, 0.94), _record(3, 0.96, first_clear_s=481.0)])
+    assert "in 2 of 3 seeds, and in 2 of 3" in words
+    assert "861 of 900 episodes clear, 95.7%" in words
+    unmeasured = _record(1, 0.97) | {"measured": []}
+    assert verdict([unmeasured]) == "No seed has been measured yet."
+
+
+def test_the_default_table_has_each_seeds_commit_and_command_and_what_evaluations_cost() -> None:
+    text = default_table([_record(1, 0.97), _record(2, 0.94)])
+    assert "| 1 | 3.0 | 1,000 | 70 | 5:00 | 97.0% of 300 (50.0% to 90.0%) | \N{EN DASH} | 50% | 0123456 |" in text
+    assert "`python launch.py --seed 1`, `python launch.py --seed 2`" in text
+    assert "2 cores of a processor, PyTorch 2.13.0" in text
+
+
+def test_the_ablation_table_holds_variants_against_the_default_at_the_same_budget() -> None:
+    records = {
+        "one-step": [_record(seed, rate, settings={"agent.n_step": 1}) for seed, rate in ((1, 0.2), (2, 0.4))],
+        "default": [_record(1, 0.9)],
+        "unmeasured": [_record(1, 0.9) | {"measured": [], "evaluations": []}],
+    }
+    groups = {f"ablation-{name}": found for name, found in records.items()} | {"h200-ablation-default": []}
+    assert variants(groups, "ablation") == records
+    lines = ablation_table(records).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:5]] == ["| default", "| one-step", "| unmeasured"]
+    assert "| 1, 2 | 30% | 20%, 40% | 1,350 (900 to 1,800) | 3.0 (3.0 to 3.0) | 1,500 (1,000 to 2,000) |" in lines[3]
+    assert "| `agent.n_step=1` | 0123456 |" in lines[3]
+
+
+def test_each_stage_has_a_row_and_a_policy_that_never_saw_it_is_called_so() -> None:
+    record = _record(1, 0.97)
+    figures = record["measured"][1]["stages"]["1-1"]
+    record["measured"].append(
+        {"protocol": {"seed": TEST_SEED, "sticky_actions": 0.0}, "stages": {"1-3": figures | {"clear_rate": 0.01}}}
+    )
+    routes = {"1-3": {"actions": "right_only"}, "8-4": {"actions": None}}
+    rows = stage_table([record], routes).splitlines()[2:]
+    assert len(rows) == 32
+    assert rows[0].startswith("| 1-1 |  | 97.0% of 300 (50.0% to 90.0%) | trained on 1-1 | 3 | 1,000 | 0123456 |")
+    assert rows[2].startswith("| 1-3 | `right_only` | 1.0% of 300 (50.0% to 90.0%) | zero-shot, trained on 1-1 |")
+    assert rows[31].startswith("| 8-4 | none found |  |")
+
+
+def test_what_all_runs_of_an_ablation_were_told_is_no_change() -> None:
+    usual = {"learner.device": "cuda", "env.stages": ["1-2"]}
+    record = {"settings": {"seed": 4, "max_minutes": 1.0, **usual, "agent.n_step": 3}}
+    assert changes(record, usual) == {"agent.n_step": 3}
+    assert changes(record) == usual | {"agent.n_step": 3}
+
+
+def test_figures_are_drawn_of_one_seed_or_several_and_beside_the_default(tmp_path: Any) -> None:
+    draw_seeds([_record(1, 0.9)], tmp_path / "one.png")
+    draw_seeds([_record(1, 0.9), _record(2, 0.5)], tmp_path / "two.png")
+    found = {name: [_record(1, 0.9)] for name in ("default", "b", "c", "d", "e")}
+    draw_ablation(found, tmp_path / "ablation.png")
+    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert sorted(sizes) == ["ablation.png", "one.png", "two.png"]
+    assert sizes["two.png"] > sizes["one.png"] > 10_000  # a band and a mean more
+
+
+def test_a_file_that_is_no_record_is_named(tmp_path: Any) -> None:
+    (tmp_path / "default").mkdir()
+    (tmp_path / "default" / "seed-1.json").write_text('{"stages": ["1-1"]}')
+    with pytest.raises(UserError, match=r"seed-1.json is no record of a training: it lacks env_steps"):
+        load_groups(tmp_path)
+    (tmp_path / "default" / "seed-1.json").write_text("{")
+    with pytest.raises(UserError, match=r"seed-1.json cannot be read"):
+        load_groups(tmp_path)

@@ -1,0 +1,95 @@
+"""The search for ways through stages: what it finds is played again where agents play, and the published ways hold."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.cores import has_saved_states, resolve_core
+from actors.environment import make_environment
+from benchmarks import routes
+from benchmarks.route_search import FRAME_SKIP, Route, RouteSearch
+from benchmarks.routes import RESULTS, actions_of, clears, find_route, left_to_search, main
+from common.actions import ACTION_SETS
+
+pytestmark = pytest.mark.skipif(not has_saved_states(resolve_core("auto")), reason="the core fceumm is not installed")
+
+PUBLISHED: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+WITH_WAY = [stage for stage, result in PUBLISHED.items() if result["actions"]]
+
+
+def test_the_way_to_the_furthest_place_leads_there_from_the_stages_start() -> None:
+    search = RouteSearch("1-1", "right_only", seed=0)
+    route = search.search(600)
+    search.close()
+    assert not route.clear
+    assert 600 <= route.tried < 700
+    env = make_environment(core="fceumm", frame_skip=FRAME_SKIP, noop_max=0)
+    env.reset()
+    steps = [env.step(action) for action in route.actions]
+    env.close()
+    assert not any(terminated for _, _, terminated, _, _ in steps)
+    assert steps[-1][4]["x_pos"] // 16 == route.furthest // 16 > 20
+
+
+@pytest.mark.parametrize("stage", WITH_WAY[:1] + WITH_WAY[-1:])
+def test_published_ways_clear_their_stages(stage: str) -> None:
+    _check_published(stage)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", WITH_WAY)
+def test_every_published_way_clears_its_stage(stage: str) -> None:
+    _check_published(stage)
+
+
+def test_larger_action_sets_are_tried_until_one_clears_where_agents_play(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Search:
+        def __init__(self, stage: str, actions: str, seed: int) -> None:
+            self._clear = actions == "simple"
+
+        def search(self, steps: int) -> Route:
+            return Route(self._clear, [5, 11], steps, 40)
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(routes, "RouteSearch", Search)
+    monkeypatch.setattr(routes, "clears", lambda *_: True)
+    result = find_route("8-4", 9, 3)
+    assert (result["actions"], result["route"], result["seed"]) == ("simple", "5b", 3)
+    assert result["tried"] == {"right_only": 9, "simple": 9}
+    monkeypatch.setattr(routes, "clears", lambda *_: False)
+    result = find_route("8-4", 9, 3)
+    assert (result["actions"], result["route"], list(result["tried"])) == (None, "", list(ACTION_SETS))
+
+
+def test_stages_without_a_way_are_searched_again_for_longer() -> None:
+    results = {
+        "1-1": {"actions": "right_only", "tried": {"right_only": 5}},
+        "8-4": {"actions": None, "tried": {"right_only": 60, "simple": 61, "complex": 60}},
+    }
+    assert left_to_search(results, ["1-1", "1-2", "8-4", "1-2"], 50) == ["1-2"]
+    assert left_to_search(results, ["1-1", "1-2", "8-4"], 61) == ["1-2", "8-4"]
+
+
+def test_bad_input_is_refused_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--stages", "9-1"])
+    assert "9-1" in capsys.readouterr().err
+    damaged = tmp_path / "routes.json"
+    damaged.write_text("{")
+    assert main(["--stages", "1-1", "--out", str(damaged)]) == 2
+    error = capsys.readouterr().err
+    assert "routes.json cannot be read" in error
+    assert error.count("\n") == 1
+
+
+def _check_published(stage: str) -> None:
+    result = PUBLISHED[stage]
+    route = actions_of(result["route"])
+    assert clears(stage, result["actions"], route)
+    assert not clears(stage, result["actions"], route[:-1])
+    smaller = list(ACTION_SETS)[: list(ACTION_SETS).index(result["actions"])]
+    assert list(result["tried"]) == [*smaller, result["actions"]]
