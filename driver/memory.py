@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import torch
 
-from actors.cores import CoreName
+from actors.cores import CoreName, has_saved_states
 from actors.remote import EVALUATION_ENVS
 from common.config import Config
 from common.errors import UserError
@@ -25,6 +25,10 @@ _PLAYER_BYTES: Final = 260 * _MIB  # an actor or the evaluator, without its envi
 # Of one environment with its unfinished chunk and saved states, by emulator core. Measured over actors of 1, 8 and 32
 # environments after 200 steps: 4.7 and 1.9 MiB; in the gridworld 0.03.
 _ENVIRONMENT_BYTES: Final[dict[CoreName | None, int]] = {"fceumm": 5 * _MIB, "nes-py": 2 * _MIB, None: _MIB // 10}
+# More for each further stage: every environment has an emulator for each stage that it came to (2.1 and 0.9 MiB
+# measured), and an actor keeps saved states of each, at most 64 before deaths and 8 of each of 50 parts, of 42 KB.
+_EMULATOR_BYTES: Final[dict[CoreName | None, int]] = {"fceumm": 3 * _MIB, "nes-py": 1 * _MIB, None: 0}
+_SAVED_STARTS_BYTES: Final = 20 * _MIB
 # What a batch that is trained on takes besides, for each byte of the networks' inputs: activations, gradients and what
 # is not given back between updates. Measured on batches of 512 and 2,048: 2.8 to 4.7, by network and precision.
 _TRAINING: Final = 5
@@ -41,7 +45,7 @@ class Part(NamedTuple):
 def learner_and_beside(config: Config, plan: Plan, spec: EnvironmentSpec) -> list[Part]:
     """The learner and what shares its node in a cluster."""
     learner, shards = config.learner, config.replay.shards
-    evaluator = config.eval.enabled * _player_bytes(EVALUATION_ENVS, plan)
+    evaluator = config.eval.enabled * _player_bytes(EVALUATION_ENVS, plan, config.eval.stages or config.env.stages)
     return [
         Part(
             f"the learner with batches of {learner.batch_size:,}",
@@ -60,7 +64,7 @@ def whole_machine(config: Config, plan: Plan, spec: EnvironmentSpec) -> list[Par
         *learner_and_beside(config, plan, spec),
         Part(
             f"{_count(plan.actors, 'actor')} of {_count(envs, 'environment')}",
-            plan.actors * _player_bytes(envs, plan),
+            plan.actors * (_player_bytes(envs, plan, config.env.stages) + _further_saved_starts(config, plan)),
             "lower --actors.count or --actors.envs-per-actor",
         ),
         Part("the object store", store * _MIB, "lower --ray.object-store-mb"),
@@ -84,8 +88,14 @@ def room_for_replay(parts: Sequence[Part], available_bytes: int) -> int:
     )
 
 
-def _player_bytes(environments: int, plan: Plan) -> int:
-    return _PLAYER_BYTES + environments * _ENVIRONMENT_BYTES[plan.core]
+def _player_bytes(environments: int, plan: Plan, stages: Sequence[str]) -> int:
+    further = (len(stages) - 1) * _EMULATOR_BYTES[plan.core]
+    return _PLAYER_BYTES + environments * (_ENVIRONMENT_BYTES[plan.core] + further)
+
+
+def _further_saved_starts(config: Config, plan: Plan) -> int:
+    has_them = plan.core is not None and has_saved_states(plan.core) and config.actors.saved_starts != 0
+    return has_them * (len(config.env.stages) - 1) * _SAVED_STARTS_BYTES
 
 
 def _bytes_per_sample(config: Config, plan: Plan, spec: EnvironmentSpec) -> int:

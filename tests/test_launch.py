@@ -12,6 +12,7 @@ import pytest
 from ray.cluster_utils import Cluster
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from actors.fceumm import is_installed
 from learner.checkpoint import load_checkpoint, newest_checkpoint
 from tests.launching import (
     GRID,
@@ -193,6 +194,20 @@ def test_other_dead_roles_are_replaced_too_and_training_goes_on(
     assert counters["restarts"] == {name: 1}
     # A new shard counts on from its predecessor, of which the last second is not known.
     assert counters["replay_samples"] >= 0.9 * max(line["samples"] for line in progress(run))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("core", ["nes-py", "fceumm"])
+def test_the_default_preset_trains_on_both_cores(core: str, tmp_path: Path) -> None:
+    if core == "fceumm" and not is_installed():
+        pytest.skip("the core fceumm is not installed")
+    run = tmp_path / "run"
+    enough = ["--replay.min-size", "1000", "--max-updates", "300"]  # a slow core needs a minute for the preset's 5,000
+    status, out, err = finish(start(run, "--env.core", core, *enough, "--ray.address", "local"), timeout_s=400)
+    assert (status, err) == (0, "")
+    assert f"on the emulator core {core}" in out
+    assert progress(run)[-1]["updates"] >= 300
+    assert (run / "best.pt").exists()
 
 
 @pytest.mark.slow

@@ -57,6 +57,17 @@ def test_each_environment_counts_in_each_actor() -> None:
     assert environments(1024, 2) > 8 * GIB
 
 
+def test_each_further_stage_takes_an_emulator_in_each_environment_and_saved_states_in_each_actor() -> None:
+    def more(starts: float, count: int) -> int:
+        config = with_actors(count=count, saved_starts=starts)
+        several = replace(config, env=replace(config.env, stages=("1-1", "1-2", "1-3")))
+        return taken(several) - taken(config)
+
+    emulators = more(0, 2) - more(0, 1)
+    assert emulators == 2 * 8 * 3 * 2**20
+    assert more(0.5, 2) - more(0.5, 1) == emulators + 2 * 20 * 2**20
+
+
 def test_an_environment_on_nes_py_takes_less_and_one_without_an_emulator_hardly_anything() -> None:
     def of_actors(config: Config, core: CoreName) -> int:
         return next(part.size for part in whole_machine(config, plan(config, core=core), SPEC) if "actor" in part.what)
