@@ -2,10 +2,13 @@
 
     python -m benchmarks.slips pretrained/1-1.pt
     python -m benchmarks.slips RUN --starts 4 --json slips.json
+    python -m benchmarks.slips RUN --rescues 150         # could anybody have survived them?
 
 The greedy policy plays a stage once per start. From every step of that, each other action is tried once, and the greedy
 policy goes on from there: if it dies within `--ahead` steps, that action was fatal. With few hazards in a stage this
-tells more about a policy in a minute than thousands of episodes with random actions, and says where to look.
+tells more about a policy in a minute than thousands of episodes with random actions, and says where to look. Where
+held random actions survive a fatal one now and then, the policy does not know how to go on; where they never do, it
+should not have come there.
 """
 
 import argparse
@@ -34,6 +37,9 @@ _BATCH: Final = 32
 _LONGEST: Final = 2_000
 _PLACE_PIXELS: Final = 64
 _EPSILON: Final = 0.01
+# Of the random play after a fatal action: steps, and the probability that an action goes on for another one.
+_RESCUE_STEPS: Final = 35
+_RESCUE_HOLD: Final = 0.85
 
 
 class _Step(NamedTuple):
@@ -46,9 +52,31 @@ class _Trial:
     """A wrong action's aftermath, which is being played."""
 
     step: int
+    action: int  # the wrong one
     env: MarioEnvironment
     state: NDArray[np.uint8]
     steps: int = 0
+
+
+@dataclass(frozen=True)
+class Fatal:
+    """A wrong action that killed.
+
+    Attributes:
+        step: of the greedy episode.
+        x: where it was made, pixels.
+        greedy: what the policy would have done.
+        wrong: what was done.
+        steps: until the death.
+        rescued: how many random continuations survived, of those that were tried; None: none was tried.
+    """
+
+    step: int
+    x: int
+    greedy: str
+    wrong: str
+    steps: int
+    rescued: int | None
 
 
 @dataclass(frozen=True)
@@ -62,6 +90,7 @@ class Slips:
         fatal: how many of them killed, by x of where they were made, in places of 64 pixels.
         survival: the probability of no fatal action in such an episode where each action is, with probability 0.01,
             one drawn evenly, if all but the fatal ones changed nothing; 0 where the greedy episode is not a clear.
+        each: the fatal ones, in the order of their steps.
     """
 
     steps: int
@@ -69,6 +98,7 @@ class Slips:
     tried: int
     fatal: dict[int, int]
     survival: float
+    each: list[Fatal]
 
 
 class SlipSearch:
@@ -78,11 +108,13 @@ class SlipSearch:
         policy: what plays.
         protocol: how it is played, without random actions.
         ahead: steps after which a wrong action counts as survived.
+        rescues: random continuations that are tried after each fatal action.
     """
 
-    def __init__(self, policy: Policy, protocol: Protocol, ahead: int) -> None:
+    def __init__(self, policy: Policy, protocol: Protocol, ahead: int, rescues: int = 0) -> None:
         self._policy = policy
         self._ahead = ahead
+        self._rescues = rescues
         self._actions = policy.spec.num_actions
         self._first, *self._free = [cast(MarioEnvironment, protocol.make_environment()) for _ in range(1 + _BATCH)]
 
@@ -90,7 +122,7 @@ class SlipSearch:
         """Plays one start; the seed draws its no-op frames."""
         steps, clear = self._greedy_episode(seed)
         waiting = [(t, a) for t in range(len(steps)) for a in range(self._actions) if a != steps[t].action]
-        tried, fatal = len(waiting), Counter[int]()
+        tried, fatal = len(waiting), list[_Trial]()
         waiting.reverse()
         trials: list[_Trial] = []
         while waiting or trials:
@@ -99,11 +131,13 @@ class SlipSearch:
                 trial = self._begin(t, steps[t].moment, action, fatal)
                 trials += [] if trial is None else [trial]
             trials = [trial for trial, action in self._with_actions(trials) if self._goes_on(trial, action, fatal)]
-        places = Counter[int]()
-        for t, count in fatal.items():
-            places[steps[t].moment.x_pos // _PLACE_PIXELS * _PLACE_PIXELS] += count
-        survival = float(np.prod([1 - _EPSILON * count / self._actions for count in fatal.values()])) if clear else 0.0
-        return Slips(len(steps), clear, tried, dict(sorted(places.items())), survival)
+        fatal.sort(key=lambda trial: (trial.step, trial.action))
+        places = Counter(steps[trial.step].moment.x_pos // _PLACE_PIXELS * _PLACE_PIXELS for trial in fatal)
+        counts = Counter(trial.step for trial in fatal).values()
+        survival = float(np.prod([1 - _EPSILON * count / self._actions for count in counts])) if clear else 0.0
+        rng = np.random.default_rng(seed)
+        each = [self._described(trial, steps[trial.step], rng) for trial in fatal]
+        return Slips(len(steps), clear, tried, dict(sorted(places.items())), survival, each)
 
     def close(self) -> None:
         """Frees the emulators."""
@@ -121,18 +155,42 @@ class SlipSearch:
             over = terminated or truncated
         return steps, bool(info["clear"])
 
-    def _begin(self, t: int, moment: Moment, action: int, fatal: Counter[int]) -> _Trial | None:
+    def _described(self, trial: _Trial, step: _Step, rng: np.random.Generator) -> Fatal:
+        names = self._policy.spec.action_names
+        rescued = self._rescued(step.moment, trial.action, rng) if self._rescues else None
+        return Fatal(trial.step, step.moment.x_pos, names[step.action], names[trial.action], trial.steps, rescued)
+
+    def _rescued(self, moment: Moment, wrong: int, rng: np.random.Generator) -> int:
+        """How many random continuations survive."""
+        self._first.reset(options={"moment": moment})
+        _, _, terminated, _, _ = self._first.step(wrong)
+        if terminated:
+            return 0
+        after = self._first.moment()
+        return sum(self._survives(after, rng) for _ in range(self._rescues))
+
+    def _survives(self, moment: Moment, rng: np.random.Generator) -> bool:
+        self._first.reset(options={"moment": moment})
+        action = int(rng.integers(self._actions))
+        for _ in range(_RESCUE_STEPS):
+            action = action if rng.random() < _RESCUE_HOLD else int(rng.integers(self._actions))
+            _, _, terminated, truncated, info = self._first.step(action)
+            if terminated or truncated:
+                return bool(info["clear"])
+        return True
+
+    def _begin(self, t: int, moment: Moment, action: int, fatal: list[_Trial]) -> _Trial | None:
         env = self._free.pop()
         env.reset(options={"moment": moment})
-        trial = _Trial(t, env, moment.state)
+        trial = _Trial(t, action, env, moment.state)
         return trial if self._goes_on(trial, action, fatal) else None
 
-    def _goes_on(self, trial: _Trial, action: int, fatal: Counter[int]) -> bool:
+    def _goes_on(self, trial: _Trial, action: int, fatal: list[_Trial]) -> bool:
         """Takes a step; frees the environment where that was the last."""
         trial.state, _, terminated, truncated, info = trial.env.step(action)
         trial.steps += 1
         if terminated and not info["clear"]:
-            fatal[trial.step] += 1
+            fatal.append(trial)
         over = terminated or truncated or trial.steps >= self._ahead
         if over:
             self._free.append(trial.env)
@@ -177,6 +235,10 @@ def summary(results: Sequence[Slips]) -> str:
         "where, by x:",
         *(f"  {place:5}  {count / len(results):.1f} per start" for place, count in sorted(places.items())),
     ]
+    tries = [fatal for each in results for fatal in each.each if fatal.rescued is not None]
+    if tries:
+        hopeless = sum(fatal.rescued == 0 for fatal in tries)
+        lines.append(f"after {hopeless} of the {len(tries)} that kill no random continuation survived")
     return "\n".join(lines)
 
 
@@ -187,7 +249,7 @@ def _measure(options: argparse.Namespace) -> list[Slips]:
     protocol = resolve_protocol(policy, given, epsilon=0.0, episodes=1, seed=0)
     if protocol.is_grid or not has_saved_states(resolve_core(protocol.env.core)):
         raise UserError("wrong actions are tried from saved states, which only Mario on the core fceumm has")
-    search = SlipSearch(policy, protocol, options.ahead)
+    search = SlipSearch(policy, protocol, options.ahead, options.rescues)
     try:
         return [search.search(seed) for seed in range(options.starts)]
     finally:
@@ -204,6 +266,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--starts", type=at_least(1, int), default=2, metavar="N", help="greedy episodes; default: 2")
     text = "steps after which a wrong action counts as survived; default: 60"
     add("--ahead", type=at_least(1, int), default=60, metavar="N", help=text)
+    text = "random continuations after each action that kills; default: 0"
+    add("--rescues", type=at_least(0, int), default=0, metavar="N", help=text)
     add("--json", type=result_file, metavar="FILE", help="write the results there")
     return parser
 

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import evaluate
+from benchmarks.learning_record import FOLDER as RECORDS
+from benchmarks.learning_records import load_groups, published_of
 from tests.launching import ROOT
 
 FOLDER = ROOT / "pretrained"
@@ -22,3 +24,9 @@ def test_the_pretrained_policy_is_small_and_has_settings_and_evaluations_beside_
     figures = measured["stages"]["1-1"]
     assert (measured["protocol"]["epsilon"], measured["protocol"]["noop_max"]) == (0.01, 30)
     assert f"{figures['clears']} of {figures['episodes']} episodes" in (ROOT / "README.md").read_text()
+
+
+def test_the_readme_says_what_the_seeds_of_the_default_preset_were_measured_to_do() -> None:
+    measured = [figures for record in load_groups(RECORDS)["default"] if (figures := published_of(record)) is not None]
+    first, second, third = (f"{100 * figures['clear_rate']:.1f}" for figures in measured)
+    assert f"{first}, {second} and {third} % of 300 fresh episodes" in (ROOT / "README.md").read_text()

@@ -33,7 +33,7 @@ def walks() -> dict[int, Slips]:
     protocol = Protocol(EnvConfig(core="fceumm", noop_max=0), epsilon=0.0, episodes=1, seed=0)
     found = {}
     for ahead in (1, 400):
-        search = SlipSearch(cast(Policy, _Walker()), protocol, ahead)
+        search = SlipSearch(cast(Policy, _Walker()), protocol, ahead, rescues=5 if ahead == 1 else 0)
         found[ahead] = search.search(0)
         search.close()
     return found
@@ -54,8 +54,18 @@ def test_a_death_counts_against_the_wrong_action_that_led_to_it(walks: dict[int,
     assert sum(walks[400].fatal.values()) > 0.9 * walks[400].tried  # no walker gets far, whatever it did once
 
 
+@needs_fceumm
+def test_nobody_survives_the_last_step_before_a_death_and_only_where_asked_it_is_tried(walks: dict[int, Slips]) -> None:
+    fatal = walks[1].each
+    assert [each.greedy for each in fatal] == ["right"] * len(fatal)
+    assert {each.steps for each in fatal} == {1}
+    assert {each.rescued for each in fatal} == {0}
+    assert {each.rescued for each in walks[400].each} == {None}
+    assert "no random continuation survived" in summary([walks[1]])
+
+
 def test_the_summary_says_how_many_kill_and_where() -> None:
-    clean, risky = Slips(100, True, 400, {}, 1.0), Slips(100, True, 400, {64: 3, 128: 1}, 0.992)
+    clean, risky = Slips(100, True, 400, {}, 1.0, []), Slips(100, True, 400, {64: 3, 128: 1}, 0.992, [])
     text = summary([clean, risky])
     assert "4 of 800 wrong actions kill: 5.0 of 1,000" in text
     assert "99.6% of episodes" in text
