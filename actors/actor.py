@@ -93,6 +93,7 @@ class Actor:
         spec: EnvironmentSpec,
         exploration: Exploration,
         durations: Durations | None,
+        practice_opening: int,
         backup_epsilon: float,
         writer: ReplayWriter,
         weights: WeightSource,
@@ -109,6 +110,7 @@ class Actor:
             bfloat16: whether all layers but the last compute in bfloat16; else in float32.
             exploration: epsilon per environment.
             durations: steps that exploratory actions are held for; None: one each.
+            practice_opening: an episode that begins at a saved start begins with one action for up to so many steps.
             backup_epsilon: as in `Weights`, until there are newer ones.
             writer: takes the chunks.
             weights: asked for newer weights before every step.
@@ -122,6 +124,7 @@ class Actor:
         self._cast_network()
         self.exploration = exploration
         self._durations = durations
+        self._practice_opening = practice_opening
         self._backup_epsilon = backup_epsilon
         self._writer = writer
         self._weights = weights
@@ -245,6 +248,9 @@ class Actor:
         moment = self._saved_starts.draw(stage) if self._saved_starts else None
         self._states[i] = slot.begin(self.updates, stage, moment)
         self._left[i] = 0
+        if moment is not None and self._practice_opening:
+            self._held[i] = self._rng.integers(self._num_actions)
+            self._left[i] = self._rng.integers(self._practice_opening + 1)
         return episode
 
     def _choose(
@@ -254,10 +260,11 @@ class Actor:
         explore = self._rng.random(len(epsilons)) < epsilons
         random_actions = self._rng.integers(self._num_actions, size=len(epsilons))
         greedy = q_values.argmax(axis=1)
-        if self._durations is not None:
+        if self._durations is not None or self._practice_opening:
             explore &= self._left == 0
             self._held = np.where(explore, random_actions, self._held)
-            self._left = np.where(explore, self._durations.draw(self._rng, len(epsilons)), self._left)
+            steps = 1 if self._durations is None else self._durations.draw(self._rng, len(epsilons))
+            self._left = np.where(explore, steps, self._left)
             explore, random_actions = self._left > 0, self._held
             self._left = np.maximum(self._left - 1, 0)
         actions = np.where(explore, random_actions, greedy)

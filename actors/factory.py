@@ -85,6 +85,7 @@ def build_actor(
         spec=spec,
         exploration=build_exploration(actors, index=index, count=count),
         durations=Durations(actors.exploration_zeta) if actors.exploration_zeta else None,
+        practice_opening=actors.practice_opening,
         backup_epsilon=agent.target_epsilon if agent.tree_backup else 0.0,
         writer=writer,
         weights=weights,

@@ -119,6 +119,10 @@ class ActorsConfig:
     practice_steps: int | None = 64
     """Agent steps after which an episode that began within a stage is truncated, so that more of them pass the places
     they are meant for; none: they play on."""
+    practice_opening: int = 0
+    """Episodes that began within a stage open with one action, drawn evenly, for 0 to so many agent steps, drawn evenly
+    (exploring starts, Sutton & Barto, 2018, section 5.3, with held actions): what else might be done there is tried
+    far more often than exploration by epsilon tries it."""
     chunk_length: int = 80
     """Transitions per chunk that an actor pushes; fewer where an episode ends."""
     max_inserts_in_flight: int = 4

@@ -73,6 +73,7 @@ def _ranges(config: Config) -> Iterable[tuple[str, float | None, float, float]]:
     yield "--actors.exploration-zeta", actors.exploration_zeta, 0, 100
     yield "--actors.saved-starts", None if actors.saved_starts == "auto" else actors.saved_starts, 0, 1
     yield "--actors.practice-steps", actors.practice_steps, 1, big
+    yield "--actors.practice-opening", actors.practice_opening, 0, 1000
     yield "--actors.chunk-length", actors.chunk_length, 1, 10_000
     yield "--actors.max-inserts-in-flight", actors.max_inserts_in_flight, 1, 1_000
     yield "--actors.weights-poll-s", actors.weights_poll_s, 0, 3_600

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -205,12 +206,20 @@ def actor(
     flag_reward: float = 0.0,
     death_reward: float = 0.0,
     practice_steps: int | None = None,
+    practice_opening: int = 0,
+    zeta: float = 2.0,
 ) -> Actor:
     return build_actor(
         env=EnvConfig(core="fceumm", noop_max=0),
         agent=AgentConfig(n_step=3, reward_scale=1.0, flag_reward=flag_reward, death_reward=death_reward),
         actors=ActorsConfig(
-            envs_per_actor=1, epsilon=0.0, chunk_length=10, saved_starts=share, practice_steps=practice_steps
+            envs_per_actor=1,
+            epsilon=0.0,
+            exploration_zeta=zeta,
+            chunk_length=10,
+            saved_starts=share,
+            practice_steps=practice_steps,
+            practice_opening=practice_opening,
         ),
         index=0,
         count=1,
@@ -226,7 +235,7 @@ def run_right(player: Actor) -> None:
     *_, last_bias = player._network.parameters()
     with np.errstate(all="ignore"):
         last_bias.data[:] = 0
-        last_bias.data[3] = 100.0
+        last_bias.data.view(player._num_actions, -1)[3] = 100.0  # all its quantiles
     player._cast_network()
 
 
@@ -325,6 +334,29 @@ def test_practice_ends_after_so_many_steps_and_bootstraps_there() -> None:
     ends = [float(chunk.discount_t[-1]) for chunk in writer.chunks]
     assert sum(end > 0 for end in ends) >= len(cut)
     player.close()
+
+
+@pytest.mark.parametrize("zeta", [2.0, 0.0])
+def test_practice_opens_with_one_action_for_so_many_steps_at_most_and_goes_on_greedily(zeta: float) -> None:
+    writer = _Writer()
+    player = actor(writer, share=1.0, practice_steps=8, practice_opening=4, zeta=zeta)
+    run_right(player)
+    first, *others = episodes_of(player, 40)
+    player.close()
+    actions = np.concatenate([chunk.a_tm1 for chunk in writer.chunks])
+    assert (actions[: first.length] == 3).all()  # from the stage's start, as ever
+    assert len(actions) == first.length + sum(episode.length for episode in others)
+    lengths, openings = set(), set()
+    ends = np.cumsum([first.length, *(episode.length for episode in others)])
+    for begin, end in pairwise(ends):
+        played = actions[begin:end]
+        length = int((played != 3).sum())
+        assert (played[length:] == 3).all()
+        assert len(set(played[:length])) <= 1
+        lengths.add(length)
+        openings |= set(played[:length])
+    assert lengths == {0, 1, 2, 3, 4}
+    assert openings == {0, 1, 2, 4}
 
 
 def test_a_saved_episode_that_is_longer_than_practice_is_now_comes_back_whole_and_ends_with_its_next_step() -> None:
