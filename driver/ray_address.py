@@ -60,6 +60,8 @@ def prepare_environment(address: str | None) -> None:
         os.environ.pop("RAY_ADDRESS", None)
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        # With the group `cluster` installed, a page of Ray's own metrics would ask nobody for the token.
+        os.environ["RAY_enable_metrics_collection"] = "0"
 
 
 def _check_token(address: str) -> None:
