@@ -61,7 +61,7 @@ def prepare_environment(address: str | None) -> None:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         # With the group `cluster` installed, a page of Ray's own metrics would ask nobody for the token.
-        os.environ["RAY_enable_metrics_collection"] = "0"
+        os.environ.setdefault("RAY_enable_metrics_collection", "0")
 
 
 def _check_token(address: str) -> None:
