@@ -84,6 +84,7 @@ def test_each_private_ray_has_a_secret_of_its_own(monkeypatch: pytest.MonkeyPatc
         "RAY_USAGE_STATS_ENABLED",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO",
         "RAY_task_events_report_interval_ms",
+        "RAY_enable_metrics_collection",
     ):
         monkeypatch.setenv(name, "")  # so that it is restored afterwards
     secrets = []
