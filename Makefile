@@ -87,7 +87,7 @@ audit: ## Ask for known vulnerabilities of the pinned dependencies; needs PyPI i
 	build/audit/bin/pip-audit -r constraints.txt --no-deps --disable-pip $(ARGS)
 
 results: setup ## Write docs/results.md and its figures anew from the records under docs/results
-	$(VENV_PYTHON) -m benchmarks.compare_dqn --plot-only > /dev/null
+	$(VENV_PYTHON) -m benchmarks.compare_dqn --plot-only
 	$(VENV_PYTHON) -m benchmarks.learning_results
 
 reproduce: setup ## Train the default preset for 30 minutes and say whether the published clear rate held (ARGS: --seeds 1 2 3)

@@ -7,6 +7,7 @@ from typing import Any, Final
 from benchmarks.learning_records import TEST_SEED, Record, changes, figures_of, machines, published_of
 from common.statistics import wilson_interval
 from common.validation import STAGES
+from driver import display
 
 GOAL_RATE: Final = 0.95
 GOAL_FIRST_CLEAR_S: Final = 8 * 60.0
@@ -19,8 +20,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def clock(seconds: float | None) -> str:
-    """Minutes and seconds."""
-    return _NONE if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+    """As `launch.py` shows times; a dash where there is none."""
+    return _NONE if seconds is None else display.clock(seconds)
 
 
 def default_table(records: Sequence[Record]) -> str:

@@ -12,8 +12,8 @@ import pytest
 from ray.cluster_utils import Cluster
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from actors.fceumm import is_installed
 from learner.checkpoint import load_checkpoint, newest_checkpoint
+from tests.cores import needs_fceumm
 from tests.launching import (
     GRID,
     SMALL,
@@ -197,10 +197,8 @@ def test_other_dead_roles_are_replaced_too_and_training_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("core", ["nes-py", "fceumm"])
+@pytest.mark.parametrize("core", ["nes-py", pytest.param("fceumm", marks=needs_fceumm)])
 def test_the_default_preset_trains_on_both_cores(core: str, tmp_path: Path) -> None:
-    if core == "fceumm" and not is_installed():
-        pytest.skip("the core fceumm is not installed")
     run = tmp_path / "run"
     enough = ["--replay.min-size", "1000", "--max-updates", "300"]  # a slow core needs a minute for the preset's 5,000
     status, out, err = finish(start(run, "--env.core", core, *enough, "--ray.address", "local"), timeout_s=400)

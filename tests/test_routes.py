@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from actors.cores import has_saved_states, resolve_core
 from actors.environment import make_environment
 from benchmarks import routes
 from benchmarks.route_search import FRAME_SKIP, Route, RouteSearch
 from benchmarks.routes import RESULTS, actions_of, clears, find_route, left_to_search, main
 from common.actions import ACTION_SETS
+from tests.cores import needs_fceumm
 
-pytestmark = pytest.mark.skipif(not has_saved_states(resolve_core("auto")), reason="the core fceumm is not installed")
+pytestmark = needs_fceumm
 
 PUBLISHED: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 WITH_WAY = [stage for stage, result in PUBLISHED.items() if result["actions"]]
