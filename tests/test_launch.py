@@ -101,8 +101,8 @@ def test_a_resumed_run_goes_on_with_the_replays_contents_if_they_were_kept(kept:
     assert re.search(r"the actors' episodes go on where they were \([24] of 4\)", out)
     assert resumed["restarts"] == 0
     assert resumed["updates"] >= 500
-    # 400 updates of 16 at 2 samples per insert left 3,200 transitions; a fresh replay takes 1,500 before its first batch
-    # and is full enough for the 100 updates then.
+    # 400 updates of 16 at 2 samples per insert left 3,200 transitions; a fresh replay takes 1,500 before its first
+    # batch and holds enough for the 100 updates then.
     if kept:
         assert resumed["replay_size"] >= last["replay_size"] >= 3000
     else:
