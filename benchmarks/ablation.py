@@ -1,6 +1,6 @@
 """What each option buys: variants of the default preset, at equal budget, several seeds of each.
 
-    python -m benchmarks.ablation                        # every variant, seeds 1 to 3, ten minutes each: eleven hours
+    python -m benchmarks.ablation                        # every variant, seeds 1 to 3, ten minutes each: twelve hours
     python -m benchmarks.ablation --only default uniform-replay --minutes 10
     python -m benchmarks.ablation --group h200-ablation --seeds 1 --minutes 9.5 --at-once 10 \
         -- --learner.device cuda --actors.count 2 --ray.address local
@@ -41,7 +41,8 @@ VARIANTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "nature-network": ("--agent.network", "nature"),
         "no-tree-backup": ("--agent.no-tree-backup",),
         "uncut-windows": ("--agent.no-watkins", "--agent.no-tree-backup"),
-        "no-late-caution": ("--agent.target-epsilon-late", "None"),
+        "no-caution": ("--agent.target-epsilon", "0"),
+        "late-caution": ("--agent.target-epsilon", "0.02", "--agent.target-epsilon-late", "0.08"),
         "one-step-exploration": (
             "--actors.exploration-zeta",
             "0",
@@ -51,6 +52,7 @@ VARIANTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             "2",
         ),
         "no-practice": ("--actors.practice-steps", "None", "--actors.saved-starts", "0.5"),
+        "no-practice-opening": ("--actors.practice-opening", "0"),
         "no-average": ("--learner.average-decay", "0"),
         "buttons-not-shown": ("--env.no-show-buttons",),
         "no-flag-reward": ("--agent.flag-reward", "0"),

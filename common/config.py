@@ -58,12 +58,12 @@ class AgentConfig:
     is 0.9; 0: off."""
     munchausen_temperature: float = 0.03
     """Temperature of the policy in them, in units of scaled reward."""
-    target_epsilon: float = 0.02
+    target_epsilon: float = 0.1
     """Random actions per step of the policy whose value the targets are, as in Expected Sarsa (van Seijen et al.,
     2009), so that it learns to keep away from places where one such action is fatal; 0: the greedy policy."""
-    target_epsilon_late: float | None = 0.08
-    """What `target_epsilon` becomes late in the run; it stays if not given. Much caution slows
-    learning down while the way is not known, and makes a policy that knows it safer."""
+    target_epsilon_late: float | None = None
+    """What `target_epsilon` becomes late in the run; it stays if not given. For those who find that caution slows
+    learning down while the way is not known."""
     target_epsilon_late_update: int | None = None
     """Updates before `target_epsilon_late` takes the place of `target_epsilon`; none: four tenths of the run, by the
     limit that is nearest."""
@@ -119,10 +119,10 @@ class ActorsConfig:
     practice_steps: int | None = 64
     """Agent steps after which an episode that began within a stage is truncated, so that more of them pass the places
     they are meant for; none: they play on."""
-    practice_opening: int = 0
+    practice_opening: int = 12
     """Episodes that began within a stage open with one action, drawn evenly, for 0 to so many agent steps, drawn evenly
     (exploring starts, Sutton & Barto, 2018, section 5.3, with held actions): what else might be done there is tried
-    far more often than exploration by epsilon tries it."""
+    far more often than exploration by epsilon tries it; 0: they do not."""
     chunk_length: int = 80
     """Transitions per chunk that an actor pushes; fewer where an episode ends."""
     max_inserts_in_flight: int = 4

@@ -25,6 +25,7 @@ _TUTORIAL_ACTOR = ActorsConfig(
     exploration_zeta=0.0,
     saved_starts=0.0,
     practice_steps=None,
+    practice_opening=0,
     chunk_length=1,
     max_inserts_in_flight=1,
     weights_poll_s=0.0,
@@ -100,7 +101,12 @@ PRESETS: dict[str, Config] = {
         env=EnvConfig(noop_max=0, show_buttons=False),
         agent=_TUTORIAL_AGENT,
         actors=ActorsConfig(
-            epsilon=0.4, epsilon_alpha=7.0, exploration_zeta=0.0, saved_starts=0.0, practice_steps=None
+            epsilon=0.4,
+            epsilon_alpha=7.0,
+            exploration_zeta=0.0,
+            saved_starts=0.0,
+            practice_steps=None,
+            practice_opening=0,
         ),
         replay=ReplayConfig(capacity=20_000, min_size=1_000, samples_per_insert=8.0),
         learner=LearnerConfig(

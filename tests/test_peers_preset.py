@@ -24,6 +24,7 @@ VALUES = {
     "actors.exploration_zeta": 0.0,
     "actors.saved_starts": 0.0,
     "actors.practice_steps": None,
+    "actors.practice_opening": 0,
     "env.name": "mario",
     "env.stages": ("1-1",),
     "env.actions": "right_only",

@@ -87,12 +87,13 @@ def start_learner(
     threads: int,
     kind: type[RemoteLearner] = ThreadsSeen,
     run_fraction: float = 0.0,
+    agent: AgentConfig | None = None,
     **settings: Any,
 ) -> Any:
     decorate: Any = ray.remote
     return decorate(num_cpus=0, max_restarts=0, concurrency_groups={"control": 1})(kind).remote(
         spec=SPEC,
-        agent=AgentConfig(),
+        agent=agent or AgentConfig(),
         learner=LearnerConfig(batch_size=BATCH_SIZE, broadcast_period=2, **settings),
         seed=3,
         device="cpu",
@@ -166,9 +167,9 @@ def test_it_trains_reports_and_publishes(learner: Any) -> None:
 
 
 def test_its_first_weights_have_the_caution_of_their_time(shard: ShardHandle) -> None:
-    handle = start_learner(shard, 1, run_fraction=0.5)
+    handle = start_learner(shard, 1, run_fraction=0.5, agent=AgentConfig(target_epsilon_late=0.3))
     _, _, backup_epsilon, _ = ray.get(handle.weights.remote(-1), timeout=30)
-    assert backup_epsilon == AgentConfig().target_epsilon_late
+    assert backup_epsilon == 0.3
     ray.kill(handle)
 
 

@@ -45,6 +45,7 @@ SHARED = {
     "actors.exploration": "schedule",
     "actors.exploration_zeta": 0.0,
     "actors.practice_steps": None,
+    "actors.practice_opening": 0,
     "actors.saved_starts": 0.0,
     "actors.chunk_length": 1,
     "actors.weights_poll_s": 0.0,
