@@ -38,7 +38,7 @@ def transitions(checkpoint: Path) -> int:
     return count
 
 
-@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("wanted", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_run_goes_on_from_a_replay_with_a_damaged_block_or_without_it(wanted: bool, tmp_path: Path) -> None:
     run = tmp_path / "run"
     status, _, err = finish(start(run, *GRID, *OPTIONS, "--max-updates", "300"))
@@ -46,20 +46,20 @@ def test_a_run_goes_on_from_a_replay_with_a_damaged_block_or_without_it(wanted: 
     path = newest_checkpoint(run / "checkpoints")
     assert path is not None
     flip_a_bit_of_the_newest_frame(path)
-    held, played = transitions(path), progress(run)[-1]["env_steps"]
+    held = transitions(path)
     option = "--checkpoint.replay" if wanted else "--checkpoint.no-replay"
     status, out, err = finish(start_raw("--resume", str(run), option, "--max-updates", "400"))
     assert (status, err) == (0, "")
     left_out = "warning: damaged chunks of transitions that replay shard 0 left out: 1\n" in out
-    played = progress(run)[-1]["env_steps"] - played
+    size = progress(run)[-1]["replay_size"]
     if wanted:
         assert "the replay goes on as it was" in out
         assert left_out
-        assert held > 1500 > played
+        assert size > held - 100  # less the damaged chunk, and what had to make room
     else:
         assert "the replay fills anew: it is not taken from checkpoints (--checkpoint.no-replay)" in out
         assert not left_out
-        assert played > 1500
+        assert 1500 <= size < held - 100
 
 
 def checkpoint_with_replay(run: RunDirectory) -> CheckpointData:

@@ -101,12 +101,12 @@ def test_a_resumed_run_goes_on_with_the_replays_contents_if_they_were_kept(kept:
     assert re.search(r"the actors' episodes go on where they were \([24] of 4\)", out)
     assert resumed["restarts"] == 0
     assert resumed["updates"] >= 500
-    # 400 updates of 16 at 2 samples per insert left 3,200 transitions; a fresh replay takes 1,500 before its first
-    # batch and holds enough for the 100 updates then.
+    # 400 updates of 16 at 2 samples per insert left 3,200 transitions or more; a fresh replay takes 1,500 before its
+    # first batch and holds enough for the 100 updates then. Old ones may have to make room.
     if kept:
-        assert resumed["replay_size"] >= last["replay_size"] >= 3000
+        assert resumed["replay_size"] > last["replay_size"] - 100
     else:
-        assert 1500 <= resumed["replay_size"] < last["replay_size"]
+        assert 1500 <= resumed["replay_size"] < last["replay_size"] - 100
     assert resumed["samples_per_insert"] == pytest.approx(2, rel=0.2)
 
 
@@ -169,7 +169,10 @@ def test_a_dead_actor_is_replaced_and_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("role", "name", "words"),
     [
-        ("RemoteLearner", "learner", "the new learner goes on from step-"),
+        pytest.param(
+            *("RemoteLearner", "learner", "the new learner goes on from step-"),
+            marks=pytest.mark.slow,
+        ),
         ("RemoteReplayShard", "replay_shard", "is back as in the last checkpoint"),
         pytest.param(
             *("RemoteEvaluator", "evaluator", "the evaluator died (its process is gone); a new one takes its place"),
@@ -277,10 +280,11 @@ def test_a_run_whose_driver_is_killed_leaves_no_process_and_goes_on_from_its_las
     "role",
     [
         "RemoteActor",
-        pytest.param("RemoteReplayShard", marks=pytest.mark.slow),
-        pytest.param("RemoteLearner", marks=pytest.mark.slow),
+        "RemoteReplayShard",
+        "RemoteLearner",
     ],
 )
+@pytest.mark.slow
 def test_a_process_that_hangs_counts_as_dead(role: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start(run, *GRID, "--ray.hang-s", "5", "--checkpoint.interval-updates", "100")
