@@ -12,7 +12,7 @@ _EPISODES: Final = 20  # that the mean goes back over, roughly
 
 
 class StageSampler:
-    """Draws stages the more often, the more often one actor's episodes failed to clear them.
+    """Draws stages the more often, the more often one actor's less exploring episodes failed to clear them.
 
     Args:
         stages: to draw from; all begin as never cleared.

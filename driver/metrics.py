@@ -3,7 +3,8 @@
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -59,13 +60,16 @@ class Metrics:
         self._evaluations.append(_json_lines(lines))
 
 
-def window_scalars(window: Window, counters: Counters, totals: ShardTotals) -> dict[str, float]:
-    """The design's metrics of one window."""
+def window_scalars(
+    window: Window, counters: Counters, totals: ShardTotals, stages: Sequence[str] = ()
+) -> dict[str, float]:
+    """The design's metrics of one window; those of each stage where there are several."""
     return {
         "actor/env_steps_per_s": window.per_second(window.env_steps),
         "actor/wait_fraction": window.actor_wait_fraction,
         **_episode_scalars(window.episodes),
         **_saved_start_scalars(window.saved_starts),
+        **(_stage_scalars(window, stages) if len(stages) > 1 else {}),
         "replay/size": totals.size,
         "replay/bytes": totals.bytes,
         "replay/samples_per_insert": counters.samples_per_insert(),
@@ -151,6 +155,15 @@ def _episode_means(episodes: list[Episode], suffix: str) -> dict[str, float]:
         f"actor/x_pos{suffix}": statistics.fmean(e.x_pos for e in episodes),
         f"actor/clear_rate{suffix}": statistics.fmean(e.clear for e in episodes),
     }
+
+
+def _stage_scalars(window: Window, stages: Sequence[str]) -> dict[str, float]:
+    played = Counter(e.stage for e in (*window.episodes, *window.saved_starts))
+    scalars = {f"actor/stage_share/{stage}": played[stage] / played.total() for stage in stages if played}
+    for stage in stages:
+        if clears := [e.clear for e in window.episodes if e.stage == stage]:
+            scalars[f"actor/clear_rate/{stage}"] = statistics.fmean(clears)
+    return scalars
 
 
 def _saved_start_scalars(episodes: list[Episode]) -> dict[str, float]:

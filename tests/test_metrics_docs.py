@@ -68,14 +68,40 @@ def first_cells(section: str) -> list[str]:
 def test_every_scalar_is_explained(written: Written) -> None:
     assert {
         cell.strip("`") for cell in first_cells("TensorBoard") if "…" not in cell
-    } == written.scalars | saved_starts()
+    } == written.scalars | saved_starts() | of_several_stages()
+
+
+def episode(stage: str, *, clear: bool, saved_start: bool = False) -> Episode:
+    return Episode(stage, 10.0, 5, 40, 40, 300, clear, int(clear), False, 0.01, saved_start=saved_start)
 
 
 def saved_starts() -> set[str]:
     """The scalars that the gridworld, whose states are not saved, does not have."""
-    episode = Episode("1-1", 10.0, 5, 40, 40, 300, False, 0, False, 0.01, saved_start=True)
-    scalars = window_scalars(Window(saved_starts=[episode]), Counters(), ShardTotals(Counters()))
+    window = Window(saved_starts=[episode("1-1", clear=False, saved_start=True)])
+    scalars = window_scalars(window, Counters(), ShardTotals(Counters()), ("1-1",))
     return {tag for tag in scalars if tag.startswith("actor/saved_start")}
+
+
+def of_several_stages() -> set[str]:
+    """The scalars of a run on several stages, as the page has them."""
+    return {re.sub(r"/\d-\d$", "/<stage>", tag) for tag in stage_scalars([episode("1-1", clear=True)])}
+
+
+def stage_scalars(episodes: list[Episode]) -> dict[str, float]:
+    window = Window(episodes=episodes, saved_starts=[episode("1-2", clear=True, saved_start=True)])
+    scalars = window_scalars(window, Counters(), ShardTotals(Counters()), ("1-1", "1-2", "1-3"))
+    return {tag: value for tag, value in scalars.items() if re.search(r"/\d-\d$", tag)}
+
+
+def test_several_stages_have_their_shares_and_clear_rates() -> None:
+    played = [episode("1-1", clear=True), episode("1-1", clear=False), episode("1-3", clear=False)]
+    assert stage_scalars(played) == {
+        "actor/stage_share/1-1": 0.5,
+        "actor/stage_share/1-2": 0.25,
+        "actor/stage_share/1-3": 0.25,
+        "actor/clear_rate/1-1": 0.5,
+        "actor/clear_rate/1-3": 0.0,
+    }
 
 
 def test_the_epsilon_bands_are_those_that_are_written(written: Written) -> None:

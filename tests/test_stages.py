@@ -58,6 +58,29 @@ class _Nowhere:
         return None
 
 
+def test_a_stages_failure_rate_is_that_of_the_less_exploring_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    learned: list[str] = []
+    monkeypatch.setattr(StageSampler, "learn", lambda _, stage, *, clear: learned.append(stage))
+    nowhere = _Nowhere()
+    player = build_actor(
+        env=EnvConfig(name="gridworld", show_buttons=False, max_steps=2),
+        agent=AgentConfig(network="nips"),
+        actors=ActorsConfig(envs_per_actor=4, epsilon=0.9, epsilon_alpha=2.0, saved_starts=0.0),
+        index=0,
+        count=1,
+        seed=1,
+        incarnation=0,
+        writer=nowhere,
+        weights=nowhere,
+    )
+    episodes: list[Episode] = []
+    for _ in range(40):
+        episodes += player.step()
+    careful = sorted({episode.epsilon for episode in episodes})[:2]
+    assert len(learned) == sum(episode.epsilon in careful for episode in episodes) < len(episodes)
+    player.close()
+
+
 def test_an_actor_plays_all_its_stages() -> None:
     nowhere = _Nowhere()
     player = build_actor(
