@@ -129,7 +129,7 @@ class Actor:
         self._writer = writer
         self._weights = weights
         self._rng = np.random.default_rng(seed)
-        self._index = index
+        self.index = index
         self._stages = stages
         self._saved_starts = saved_starts
         self._num_actions = spec.num_actions
@@ -151,6 +151,11 @@ class Actor:
     def num_envs(self) -> int:
         """E, which is also the agent steps per call of `step`."""
         return len(self._slots)
+
+    @property
+    def stage_shares(self) -> dict[str, float]:
+        """Each stage's chance to be that of the next episode."""
+        return self._stages.shares
 
     def step(self) -> list[Episode]:
         """One agent step in each environment; returns the episodes that it finished."""
@@ -240,7 +245,7 @@ class Actor:
         terminated = outcome.ending == "terminated"
         final_value = 0.0 if terminated else float(self._q_values(outcome.state[None]).max())
         self._writer.push(slot.builder.end(final_value))
-        episode = slot.summary(truncated=not terminated, epsilon=epsilon, actor=self._index, updates=self.updates)
+        episode = slot.summary(truncated=not terminated, epsilon=epsilon, actor=self.index, updates=self.updates)
         # Whoever explores much fails everywhere, whatever the policy knows.
         if careful and not episode.saved_start:
             self._stages.learn(episode.stage, clear=episode.clear)

@@ -54,6 +54,8 @@ class ActorReport(NamedTuple):
     weight_version: int
     epsilon_low: float
     epsilon_high: float
+    index: int
+    stage_shares: dict[str, float]  # each stage's chance in the next draw
 
 
 class RemoteWeights:
@@ -189,6 +191,8 @@ class RemoteActor:
             weight_version=self._actor.weight_version,
             epsilon_low=float(epsilons.min()),
             epsilon_high=float(epsilons.max()),
+            index=self._actor.index,
+            stage_shares=self._actor.stage_shares,
         )
 
 

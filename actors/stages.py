@@ -8,7 +8,7 @@ import numpy as np
 # A stage's weight in the draw is this plus its failure rate: one that is always cleared keeps a tenth of the chance of
 # one that never is.
 _LEAST_WEIGHT: Final = 0.1
-_EPISODES: Final = 20  # that the mean goes back over, roughly
+_EPISODES: Final = 10  # that the mean goes back over, roughly
 
 
 class StageSampler:

@@ -7,7 +7,7 @@
 
 What follows `--` is for every run's `launch.py`. Each run's best policy is measured over 100 episodes. Runs that have a
 record under `docs/results/learning/GROUP-VARIANT` are passed over, so that it goes on where it was ended; a record of
-another budget is an error. `make results` makes the tables.
+another budget is an error. After a change of the default preset begin another group. `make results` makes the tables.
 """
 
 import argparse
@@ -25,6 +25,8 @@ from benchmarks.learning_record import FOLDER
 from benchmarks.machine import ROOT
 from benchmarks.options import at_least
 from common.errors import UserError
+
+_NO_OPENING: Final = ("--actors.practice-opening", "0")
 
 VARIANTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -50,9 +52,10 @@ VARIANTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             "0.3",
             "--actors.epsilon-alpha",
             "2",
+            *_NO_OPENING,
         ),
-        "no-practice": ("--actors.practice-steps", "None", "--actors.saved-starts", "0.5"),
-        "no-practice-opening": ("--actors.practice-opening", "0"),
+        "no-practice": ("--actors.practice-steps", "None", "--actors.saved-starts", "0.5", *_NO_OPENING),
+        "no-practice-opening": _NO_OPENING,
         "no-average": ("--learner.average-decay", "0"),
         "buttons-not-shown": ("--env.no-show-buttons",),
         "no-flag-reward": ("--agent.flag-reward", "0"),

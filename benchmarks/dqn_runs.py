@@ -23,10 +23,12 @@ from learner.checkpoint import CheckpointData, load_checkpoint, newest_checkpoin
 
 Method = Literal["double-dqn", "dqn"]
 METHODS: Final[dict[Method, str]] = {"double-dqn": "--agent.double", "dqn": "--agent.no-double"}
-_NEITHER: Final = ("--agent.munchausen", "0")  # whose targets average over all actions, and would take both's place
+# Munchausen targets average over all actions, and would take both's place; targets of an exploring policy are lower
+# than the returns of the near-greedy one that they are compared with.
+_NEITHER: Final = ("--agent.munchausen", "0", "--agent.target-epsilon", "0")
 
 OWN_OPTIONS: Final = (
-    *("--preset", "--run-dir", "--resume", "--seed", "--total-env-steps", "--max-minutes", _NEITHER[0]),
+    *("--preset", "--run-dir", "--resume", "--seed", "--total-env-steps", "--max-minutes", *_NEITHER[::2]),
     *METHODS.values(),
 )
 """Options of `launch.py` that the comparison gives itself."""

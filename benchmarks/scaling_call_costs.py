@@ -36,7 +36,7 @@ class _StandIn:
     async def run(self, seconds: float) -> ActorReport:
         """One slice."""
         await asyncio.sleep(seconds)
-        return ActorReport(200, [], [], seconds, 0.0, 1, 0.001, 0.4)
+        return ActorReport(200, [], [], seconds, 0.0, 1, 0.001, 0.4, 0, {})
 
 
 class CallCost(NamedTuple):

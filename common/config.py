@@ -62,8 +62,8 @@ class AgentConfig:
     """Random actions per step of the policy whose value the targets are, as in Expected Sarsa (van Seijen et al.,
     2009), so that it learns to keep away from places where one such action is fatal; 0: the greedy policy."""
     target_epsilon_late: float | None = None
-    """What `target_epsilon` becomes late in the run; it stays if not given. For those who find that caution slows
-    learning down while the way is not known."""
+    """What `target_epsilon` becomes late in the run, for where much of it slows learning down while the way is not
+    known; it stays if not given."""
     target_epsilon_late_update: int | None = None
     """Updates before `target_epsilon_late` takes the place of `target_epsilon`; none: four tenths of the run, by the
     limit that is nearest."""

@@ -3,8 +3,7 @@
 import json
 import math
 import statistics
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -60,16 +59,14 @@ class Metrics:
         self._evaluations.append(_json_lines(lines))
 
 
-def window_scalars(
-    window: Window, counters: Counters, totals: ShardTotals, stages: Sequence[str] = ()
-) -> dict[str, float]:
+def window_scalars(window: Window, counters: Counters, totals: ShardTotals) -> dict[str, float]:
     """The design's metrics of one window; those of each stage where there are several."""
     return {
         "actor/env_steps_per_s": window.per_second(window.env_steps),
         "actor/wait_fraction": window.actor_wait_fraction,
         **_episode_scalars(window.episodes),
         **_saved_start_scalars(window.saved_starts),
-        **(_stage_scalars(window, stages) if len(stages) > 1 else {}),
+        **_stage_scalars(window),
         "replay/size": totals.size,
         "replay/bytes": totals.bytes,
         "replay/samples_per_insert": counters.samples_per_insert(),
@@ -157,10 +154,12 @@ def _episode_means(episodes: list[Episode], suffix: str) -> dict[str, float]:
     }
 
 
-def _stage_scalars(window: Window, stages: Sequence[str]) -> dict[str, float]:
-    played = Counter(e.stage for e in (*window.episodes, *window.saved_starts))
-    scalars = {f"actor/stage_share/{stage}": played[stage] / played.total() for stage in stages if played}
-    for stage in stages:
+def _stage_scalars(window: Window) -> dict[str, float]:
+    shares = window.stage_shares
+    if len(shares) < 2:
+        return {}
+    scalars = {f"actor/stage_share/{stage}": share for stage, share in shares.items()}
+    for stage in shares:
         if clears := [e.clear for e in window.episodes if e.stage == stage]:
             scalars[f"actor/clear_rate/{stage}"] = statistics.fmean(clears)
     return scalars

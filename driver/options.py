@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import tyro
 import yaml
 
-from common.config import Config
+from common.config import ActorsConfig, Config
 from common.errors import UserError
 from common.presets import PRESETS
 from common.validation import ALL_STAGES, STAGES, expand_stages, validate
@@ -115,7 +115,7 @@ class RunSettings(NamedTuple):
     """The settings that a run wrote down."""
 
     config: Config
-    missing: tuple[str, ...]  # those that it did not know, by dotted name; they are the defaults
+    missing: tuple[str, ...]  # those that it did not know, by dotted name; they change nothing of what it did
 
 
 def load_run_settings(path: Path) -> RunSettings:
@@ -135,7 +135,7 @@ def load_run_settings(path: Path) -> RunSettings:
             "checkpoint, or start a new run"
         )
     missing = tuple(name for name in known if not _holds(content, name))
-    return RunSettings(_to_config(path, content, Config()), missing)
+    return RunSettings(_to_config(path, content, _BEFORE), missing)
 
 
 def dump_config(config: Config) -> str:
@@ -159,6 +159,8 @@ def show(value: Any) -> str:
     return " ".join(str(item) for item in value) if isinstance(value, list | tuple) else str(value)
 
 
+# What a run has of settings that came after it: the defaults, but for those that would change how it goes on.
+_BEFORE: Final = Config(actors=ActorsConfig(practice_opening=0))
 _KNOWN = flatten(Config())
 _SECTIONS = list(dict.fromkeys(name.partition(".")[0] for name in _KNOWN if "." in name))
 

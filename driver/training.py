@@ -361,7 +361,7 @@ class Training:
         self._window.seconds = now - self._last_tick
         self._last_tick = now
         step = self._counters.env_steps
-        self._metrics.scalars(window_scalars(self._window, self._counters, self._totals, self._config.env.stages), step)
+        self._metrics.scalars(window_scalars(self._window, self._counters, self._totals), step)
         self._metrics.progress(progress_line(self._window, self._counters, self._totals, self._supervisor.actors_alive))
         self._status.env_steps_per_s = self._window.per_second(self._window.env_steps)
         self._status.updates_per_s = self._window.per_second(self._window.updates)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from actors.remote import ActorReport
 from common.types import Episode
@@ -24,6 +25,7 @@ class Window:
     actor_waited_s: float = 0.0
     episodes: list[Episode] = field(default_factory=list)  # from a stage's start
     saved_starts: list[Episode] = field(default_factory=list)
+    _stage_shares: dict[int, dict[str, float]] = field(default_factory=dict)  # the newest, by actor
     _learner_sums: dict[str, float] = field(default_factory=dict)
 
     def take_actor(self, report: ActorReport) -> None:
@@ -33,6 +35,7 @@ class Window:
         self.actor_waited_s += report.waited_s
         self.episodes.extend(report.episodes)
         self.saved_starts.extend(report.saved_starts)
+        self._stage_shares[report.index] = report.stage_shares
 
     def take_learner(self, report: LearnerReport) -> None:
         """Adds a slice of the learner."""
@@ -46,6 +49,12 @@ class Window:
             for name in ("loss", "td_error", "q_mean", "grad_norm", "policy_lag"):
                 total = self._learner_sums.get(name, 0.0) + getattr(report, name) * report.updates
                 self._learner_sums[name] = total
+
+    @property
+    def stage_shares(self) -> dict[str, float]:
+        """The stages' chances in the actors' next draws, mean over the actors; empty before their first report."""
+        actors = list(self._stage_shares.values())
+        return {stage: fmean(shares[stage] for shares in actors) for stage in (actors[0] if actors else ())}
 
     def learner_mean(self, name: str) -> float:
         """Mean over the window's updates, NaN without one."""

@@ -24,7 +24,7 @@ from learner.update import SCALARS, TargetValues, UpdateInputs, UpdateStep
 
 # Then the step size is at its final value, with which the run's last policies still come to rest.
 _DECAY_FRACTION: Final = 0.9
-# By then the way is known; on two cores 12 of 30 minutes, where the default preset's late caution was tried.
+# By then the way is known; on two cores 12 of 30 minutes, where late caution was tried.
 _LATE_FRACTION: Final = 0.4
 
 

@@ -153,7 +153,7 @@ def test_a_days_reports_leave_the_drivers_memory_flat(tmp_path: Path) -> None:
     tracemalloc.start()
     for second in range(DAY_S):
         episodes = [episode(second)] * (1 + second % 2)
-        report = ActorReport(500, episodes, episodes, 1.0, 0.3, second, 0.01, 0.3)
+        report = ActorReport(500, episodes, episodes, 1.0, 0.3, second, 0.01, 0.3, second % 2, {"1-1": 1.0})
         for side in (window, standstill):
             side.take_actor(report)
             side.take_learner(learner_report(second))

@@ -171,6 +171,7 @@ def test_the_runs_differ_by_method_and_seed_alone(tmp_path: Path) -> None:
     assert [(config.agent.double, config.seed) for config in configs] == [(True, 4), (False, 4), (True, 5), (False, 5)]
     assert {(config.total_env_steps, config.max_minutes, config.agent.n_step) for config in configs} == {(700, 2.5, 1)}
     assert not any(config.agent.munchausen for config in configs)  # its targets would be the same for both
+    assert not any(config.agent.target_epsilon or config.agent.target_epsilon_late for config in configs)
     same = [
         dataclasses.replace(config, seed=0, agent=dataclasses.replace(config.agent, double=True)) for config in configs
     ]

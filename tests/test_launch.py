@@ -85,7 +85,6 @@ def test_a_run_on_the_real_emulator_leaves_metrics_checkpoint_and_best_policy_an
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_resumed_run_goes_on_with_the_replays_contents_if_they_were_kept(kept: bool, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    # No chance for the fresh replay of the resumed run to fill up before its first line of progress.
     options = ["--checkpoint.replay" if kept else "--checkpoint.no-replay", "--replay.min-size", "1500"]
     status, _, err = finish(start(run, *GRID, *options, "--max-updates", "400"))
     assert (status, err) == (0, "")
@@ -134,7 +133,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_line_and_an_earlier_one_can_
     assert newest.exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_ends_the_run_with_a_checkpoint_and_the_resume_command(number: signal.Signals, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start(run, *GRID)
@@ -254,6 +253,7 @@ def test_a_run_joins_the_cluster_that_is_named_and_leaves_it_running(
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_two_runs_side_by_side_are_independent(tmp_path: Path) -> None:
     processes = [start(tmp_path / name, *GRID, "--max-updates", "60") for name in ("a", "b")]
     for process, name in zip(processes, ("a", "b"), strict=True):

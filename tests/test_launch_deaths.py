@@ -29,10 +29,7 @@ def test_a_dead_actor_is_replaced_and_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("role", "name", "words"),
     [
-        pytest.param(
-            *("RemoteLearner", "learner", "the new learner goes on from step-"),
-            marks=pytest.mark.slow,
-        ),
+        ("RemoteLearner", "learner", "the new learner goes on from step-"),
         ("RemoteReplayShard", "replay_shard", "is back as in the last checkpoint"),
         pytest.param(
             *("RemoteEvaluator", "evaluator", "the evaluator died (its process is gone); a new one takes its place"),
@@ -124,15 +121,8 @@ def test_a_run_whose_driver_is_killed_leaves_no_process_and_goes_on_from_its_las
     temporary.rmdir()
 
 
-@pytest.mark.parametrize(
-    "role",
-    [
-        "RemoteActor",
-        "RemoteReplayShard",
-        "RemoteLearner",
-    ],
-)
 @pytest.mark.slow
+@pytest.mark.parametrize("role", ["RemoteActor", "RemoteReplayShard", "RemoteLearner"])
 def test_a_process_that_hangs_counts_as_dead(role: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start(run, *GRID, "--ray.hang-s", "5", "--checkpoint.interval-updates", "100")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from actors.remote import ActorReport
 from common.types import Episode
 from driver.counters import Counters, ShardTotals
 from driver.metrics import window_scalars
@@ -78,7 +79,7 @@ def episode(stage: str, *, clear: bool, saved_start: bool = False) -> Episode:
 def saved_starts() -> set[str]:
     """The scalars that the gridworld, whose states are not saved, does not have."""
     window = Window(saved_starts=[episode("1-1", clear=False, saved_start=True)])
-    scalars = window_scalars(window, Counters(), ShardTotals(Counters()), ("1-1",))
+    scalars = window_scalars(window, Counters(), ShardTotals(Counters()))
     return {tag for tag in scalars if tag.startswith("actor/saved_start")}
 
 
@@ -88,20 +89,28 @@ def of_several_stages() -> set[str]:
 
 
 def stage_scalars(episodes: list[Episode]) -> dict[str, float]:
-    window = Window(episodes=episodes, saved_starts=[episode("1-2", clear=True, saved_start=True)])
-    scalars = window_scalars(window, Counters(), ShardTotals(Counters()), ("1-1", "1-2", "1-3"))
+    """Those by stage, after two actors' reports."""
+    window = Window()
+    practice = [episode("1-2", clear=True, saved_start=True)]
+    old, even, bent = {"1-1": 1.0, "1-2": 0.0, "1-3": 0.0}, {"1-1": 0.4, "1-2": 0.3, "1-3": 0.3}, {"1-1": 0.2}
+    window.take_actor(ActorReport(50, episodes, practice, 1.0, 0.0, 1, 0.1, 0.4, 0, old))
+    window.take_actor(ActorReport(50, [], [], 1.0, 0.0, 1, 0.1, 0.4, 1, {**bent, "1-2": 0.1, "1-3": 0.7}))
+    window.take_actor(ActorReport(50, [], [], 1.0, 0.0, 1, 0.1, 0.4, 0, even))
+    scalars = window_scalars(window, Counters(), ShardTotals(Counters()))
     return {tag: value for tag, value in scalars.items() if re.search(r"/\d-\d$", tag)}
 
 
 def test_several_stages_have_their_shares_and_clear_rates() -> None:
     played = [episode("1-1", clear=True), episode("1-1", clear=False), episode("1-3", clear=False)]
-    assert stage_scalars(played) == {
-        "actor/stage_share/1-1": 0.5,
-        "actor/stage_share/1-2": 0.25,
-        "actor/stage_share/1-3": 0.25,
-        "actor/clear_rate/1-1": 0.5,
-        "actor/clear_rate/1-3": 0.0,
-    }
+    assert stage_scalars(played) == pytest.approx(
+        {
+            "actor/stage_share/1-1": 0.3,
+            "actor/stage_share/1-2": 0.2,
+            "actor/stage_share/1-3": 0.5,
+            "actor/clear_rate/1-1": 0.5,
+            "actor/clear_rate/1-3": 0.0,
+        }
+    )
 
 
 def test_the_epsilon_bands_are_those_that_are_written(written: Written) -> None:

@@ -209,6 +209,19 @@ def test_settings_that_the_runs_version_did_not_have_are_told(tmp_path: Path) ->
     )
 
 
+def test_a_run_from_before_practice_had_openings_goes_on_without(tmp_path: Path) -> None:
+    config = _start(tmp_path / "run")
+    assert config.actors.practice_opening > 0
+    path = tmp_path / "run" / "config.yaml"
+    text = path.read_text(encoding="utf-8")
+    line = f"  practice_opening: {config.actors.practice_opening}\n"
+    assert line in text
+    path.write_text(text.replace(line, ""), encoding="utf-8")
+    options = parse_options(["--resume", str(tmp_path / "run")])
+    assert options.config.actors.practice_opening == 0
+    assert "taken as actors.practice_opening 0" in options.remarks[0]
+
+
 def test_flatten_names_every_setting_once() -> None:
     flat = flatten(Config())
     count = sum(

@@ -67,7 +67,7 @@ def test_a_resumed_serial_run_is_the_uninterrupted_one_bit_for_bit(env: EnvConfi
     config = replace(
         CONFIG,
         env=env,
-        agent=AgentConfig(n_step=4),
+        agent=AgentConfig(n_step=4, target_epsilon_late=0.3),
         actors=ActorsConfig(envs_per_actor=3, chunk_length=25, epsilon=0.6, epsilon_alpha=1.0),
         learner=replace(CONFIG.learner, average_decay=0.9),
         total_env_steps=1_000,  # of which it is saved after half, when the targets' caution has come

@@ -59,11 +59,11 @@ class _Nowhere:
 
 
 def test_a_stages_failure_rate_is_that_of_the_less_exploring_half(monkeypatch: pytest.MonkeyPatch) -> None:
-    learned: list[str] = []
-    monkeypatch.setattr(StageSampler, "learn", lambda _, stage, *, clear: learned.append(stage))
+    learned: list[bool] = []
+    monkeypatch.setattr(StageSampler, "learn", lambda _, stage, *, clear: learned.append(clear))
     nowhere = _Nowhere()
     player = build_actor(
-        env=EnvConfig(name="gridworld", show_buttons=False, max_steps=2),
+        env=EnvConfig(name="gridworld", show_buttons=False, max_steps=6),
         agent=AgentConfig(network="nips"),
         actors=ActorsConfig(envs_per_actor=4, epsilon=0.9, epsilon_alpha=2.0, saved_starts=0.0),
         index=0,
@@ -74,10 +74,12 @@ def test_a_stages_failure_rate_is_that_of_the_less_exploring_half(monkeypatch: p
         weights=nowhere,
     )
     episodes: list[Episode] = []
-    for _ in range(40):
+    for _ in range(80):
         episodes += player.step()
-    careful = sorted({episode.epsilon for episode in episodes})[:2]
-    assert len(learned) == sum(episode.epsilon in careful for episode in episodes) < len(episodes)
+    _, middle, *_ = sorted({episode.epsilon for episode in episodes})
+    clears = [episode.clear for episode in episodes if episode.epsilon <= middle]
+    assert learned == clears != [episode.clear for episode in episodes]
+    assert set(clears) == {False, True}
     player.close()
 
 

@@ -34,7 +34,7 @@ class Run:
 
 def actor_report(state: str) -> ActorReport:
     busy = state == "busy"
-    return ActorReport(200 if busy else 0, [], [], 1.0, 0.5 if busy else 1.0, 1, 0.1, 0.4)
+    return ActorReport(200 if busy else 0, [], [], 1.0, 0.5 if busy else 1.0, 1, 0.1, 0.4, 0, {})
 
 
 def learner_report(state: str) -> LearnerReport:

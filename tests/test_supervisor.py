@@ -91,7 +91,7 @@ class Part:
 
 class ActorPart(Part):
     def report(self) -> ActorReport:
-        return ActorReport(int(self._works), [], [], 1.0, self._waited_s, 1, 0.1, 0.4)
+        return ActorReport(int(self._works), [], [], 1.0, self._waited_s, 1, 0.1, 0.4, 0, {})
 
 
 class LearnerPart(Part):
