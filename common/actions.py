@@ -1,6 +1,6 @@
 """The action sets of gym-super-mario-bros by name: the buttons of each action, joined by "+"."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -14,3 +14,13 @@ ACTION_SETS: Final[Mapping[ActionSet, tuple[str, ...]]] = MappingProxyType(
     {"right_only": RIGHT_ONLY, "simple": SIMPLE_MOVEMENT, "complex": COMPLEX_MOVEMENT}
 )
 """Action names by the value of `EnvConfig.actions`, in the order of the network's outputs."""
+
+NEEDED_ACTIONS: Final[Mapping[str, ActionSet]] = MappingProxyType({"8-4": "complex"})
+"""The smallest action set for stages that RIGHT_ONLY cannot clear. The way through 8-4 leads down pipes: Down is in
+COMPLEX_MOVEMENT alone."""
+
+
+def stages_beyond(actions: ActionSet, stages: Iterable[str]) -> dict[str, ActionSet]:
+    """Those of the stages that cannot be cleared with these actions, and the action set that each needs."""
+    needed = {stage: NEEDED_ACTIONS[stage] for stage in stages if stage in NEEDED_ACTIONS}
+    return {stage: least for stage, least in needed.items() if not {*ACTION_SETS[least]} <= {*ACTION_SETS[actions]}}

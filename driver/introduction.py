@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 
+from common.actions import stages_beyond
 from common.config import Config
 from driver.cluster import Cluster
 from driver.plan import Plan, machine_cores
@@ -25,6 +26,9 @@ def introduction(config: Config, plan: Plan, session: Session, cluster: Cluster 
     core = f" on the emulator core {plan.core}" if plan.core else ""
     shards = _count(config.replay.shards, "replay shard")
     yield f"{_count(plan.actors, 'actor')} with {envs} each{core}, {shards}, learner on {learner}"
+    played = config.env.stages if config.env.name == "mario" else ()
+    for stage, needed in stages_beyond(config.env.actions, played).items():
+        yield f"note: stage {stage} cannot be cleared with --env.actions {config.env.actions}, it needs {needed}"
     if session.address is None and config.actors.count != "auto" and plan.cpus > machine_cores():
         yield f"note: {plan.actors} actors and the learner share {machine_cores()} cores, as you asked"
     if cluster is not None and config.actors.count != "auto" and config.actors.count > plan.actors:

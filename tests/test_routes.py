@@ -10,7 +10,7 @@ from actors.environment import make_environment
 from benchmarks import routes
 from benchmarks.route_search import FRAME_SKIP, Route, RouteSearch
 from benchmarks.routes import RESULTS, actions_of, clears, find_route, left_to_search, main
-from common.actions import ACTION_SETS
+from common.actions import ACTION_SETS, NEEDED_ACTIONS
 from tests.cores import needs_fceumm
 
 pytestmark = needs_fceumm
@@ -93,3 +93,8 @@ def _check_published(stage: str) -> None:
     assert not clears(stage, result["actions"], route[:-1])
     smaller = list(ACTION_SETS)[: list(ACTION_SETS).index(result["actions"])]
     assert list(result["tried"]) == [*smaller, result["actions"]]
+
+
+def test_what_a_training_says_of_a_stages_actions_is_what_was_found() -> None:
+    found = {stage: result["actions"] for stage, result in PUBLISHED.items() if result["actions"]}
+    assert found == {stage: NEEDED_ACTIONS.get(stage, "right_only") for stage in found}
