@@ -54,7 +54,7 @@ class ActorReport(NamedTuple):
     weight_version: int
     epsilon_low: float
     epsilon_high: float
-    index: int
+    actor: int
     stage_shares: dict[str, float]  # each stage's chance in the next draw
 
 
@@ -191,7 +191,7 @@ class RemoteActor:
             weight_version=self._actor.weight_version,
             epsilon_low=float(epsilons.min()),
             epsilon_high=float(epsilons.max()),
-            index=self._actor.index,
+            actor=self._actor.index,
             stage_shares=self._actor.stage_shares,
         )
 

@@ -35,7 +35,7 @@ class Window:
         self.actor_waited_s += report.waited_s
         self.episodes.extend(report.episodes)
         self.saved_starts.extend(report.saved_starts)
-        self._stage_shares[report.index] = report.stage_shares
+        self._stage_shares[report.actor] = report.stage_shares
 
     def take_learner(self, report: LearnerReport) -> None:
         """Adds a slice of the learner."""
