@@ -164,7 +164,6 @@ class Actor:
         epsilons = self.exploration.values(self.updates)
         actions, explores = self._choose(q_values, epsilons)
         mean_values = q_values.mean(axis=1)
-        careful = epsilons <= np.median(epsilons)
         finished = []
         for i, slot in enumerate(self._slots):
             choice = Choice(
@@ -178,7 +177,7 @@ class Actor:
             )
             outcome = self._play(i, slot, choice)
             if outcome.ending is not None:
-                finished.append(self._end(i, slot, outcome, float(epsilons[i]), careful=bool(careful[i])))
+                finished.append(self._end(i, slot, outcome, epsilons))
         return finished
 
     def state_dict(self, *, whole: bool) -> dict[str, Any]:
@@ -240,14 +239,15 @@ class Actor:
         self._states[i] = outcome.state
         return outcome
 
-    def _end(self, i: int, slot: Slot, outcome: Outcome, epsilon: float, *, careful: bool) -> Episode:
+    def _end(self, i: int, slot: Slot, outcome: Outcome, epsilons: NDArray[np.float64]) -> Episode:
         """Pushes what is left of an episode that ended and begins the next one."""
         terminated = outcome.ending == "terminated"
         final_value = 0.0 if terminated else float(self._q_values(outcome.state[None]).max())
         self._writer.push(slot.builder.end(final_value))
+        epsilon = float(epsilons[i])
         episode = slot.summary(truncated=not terminated, epsilon=epsilon, actor=self.index, updates=self.updates)
         # Whoever explores much fails everywhere, whatever the policy knows.
-        if careful and not episode.saved_start:
+        if not episode.saved_start and epsilon <= np.median(epsilons):
             self._stages.learn(episode.stage, clear=episode.clear)
         if self._saved_starts and slot.trail and terminated:
             self._saved_starts.after_end(slot.trail, slot.info)

@@ -115,7 +115,7 @@ class RunSettings(NamedTuple):
     """The settings that a run wrote down."""
 
     config: Config
-    missing: tuple[str, ...]  # those that it did not know, by dotted name; they change nothing of what it did
+    missing: tuple[str, ...]  # those that it did not know, by dotted name; they are what `_BEFORE` has
 
 
 def load_run_settings(path: Path) -> RunSettings:

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from actors.actor import Actor
 from actors.factory import build_actor
 from actors.stages import StageSampler
 from common.config import ActorsConfig, AgentConfig, EnvConfig
@@ -58,20 +59,27 @@ class _Nowhere:
         return None
 
 
-def test_a_stages_failure_rate_is_that_of_the_less_exploring_half(monkeypatch: pytest.MonkeyPatch) -> None:
-    learned: list[bool] = []
-    monkeypatch.setattr(StageSampler, "learn", lambda _, stage, *, clear: learned.append(clear))
+def build_player(env: EnvConfig, actors: ActorsConfig) -> Actor:
     nowhere = _Nowhere()
-    player = build_actor(
-        env=EnvConfig(name="gridworld", show_buttons=False, max_steps=6),
-        agent=AgentConfig(network="nips"),
-        actors=ActorsConfig(envs_per_actor=4, epsilon=0.9, epsilon_alpha=2.0, saved_starts=0.0),
+    return build_actor(
+        env=env,
+        agent=AgentConfig(),
+        actors=actors,
         index=0,
         count=1,
         seed=1,
         incarnation=0,
         writer=nowhere,
         weights=nowhere,
+    )
+
+
+def test_a_stages_failure_rate_is_that_of_the_less_exploring_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    learned: list[bool] = []
+    monkeypatch.setattr(StageSampler, "learn", lambda _, stage, *, clear: learned.append(clear))
+    player = build_player(
+        EnvConfig(name="gridworld", show_buttons=False, max_steps=6),
+        ActorsConfig(envs_per_actor=4, epsilon=0.9, epsilon_alpha=2.0, saved_starts=0.0),
     )
     episodes: list[Episode] = []
     for _ in range(80):
@@ -84,17 +92,9 @@ def test_a_stages_failure_rate_is_that_of_the_less_exploring_half(monkeypatch: p
 
 
 def test_an_actor_plays_all_its_stages() -> None:
-    nowhere = _Nowhere()
-    player = build_actor(
-        env=EnvConfig(stages=("1-1", "1-4", "2-1"), core="nes-py", max_steps=4),
-        agent=AgentConfig(),
-        actors=ActorsConfig(envs_per_actor=2, epsilon=1.0),
-        index=0,
-        count=1,
-        seed=1,
-        incarnation=0,
-        writer=nowhere,
-        weights=nowhere,
+    player = build_player(
+        EnvConfig(stages=("1-1", "1-4", "2-1"), core="nes-py", max_steps=4),
+        ActorsConfig(envs_per_actor=2, epsilon=1.0),
     )
     episodes: list[Episode] = []
     while len(episodes) < 24:
