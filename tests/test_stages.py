@@ -74,21 +74,43 @@ def build_player(env: EnvConfig, actors: ActorsConfig) -> Actor:
     )
 
 
-def test_a_stages_failure_rate_is_that_of_the_less_exploring_half(monkeypatch: pytest.MonkeyPatch) -> None:
+GRIDWORLD = EnvConfig(name="gridworld", show_buttons=False, max_steps=6)
+
+
+def learned_and_played(
+    monkeypatch: pytest.MonkeyPatch, env: EnvConfig, actors: ActorsConfig, steps: int = 80
+) -> tuple[list[bool], list[Episode]]:
+    """The clears that an actor's failure rates were told of, and all its episodes."""
     learned: list[bool] = []
     monkeypatch.setattr(StageSampler, "learn", lambda _, stage, *, clear: learned.append(clear))
-    player = build_player(
-        EnvConfig(name="gridworld", show_buttons=False, max_steps=6),
-        ActorsConfig(envs_per_actor=4, epsilon=0.9, epsilon_alpha=2.0, saved_starts=0.0),
-    )
+    player = build_player(env, actors)
     episodes: list[Episode] = []
-    for _ in range(80):
+    for _ in range(steps):
         episodes += player.step()
+    player.close()
+    return learned, episodes
+
+
+def test_a_stages_failure_rate_is_that_of_the_less_exploring_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    ladder = ActorsConfig(envs_per_actor=4, epsilon=0.9, epsilon_alpha=2.0, saved_starts=0.0)
+    learned, episodes = learned_and_played(monkeypatch, GRIDWORLD, ladder)
     _, middle, *_ = sorted({episode.epsilon for episode in episodes})
     clears = [episode.clear for episode in episodes if episode.epsilon <= middle]
     assert learned == clears != [episode.clear for episode in episodes]
     assert set(clears) == {False, True}
-    player.close()
+
+
+def test_where_all_explore_alike_every_episode_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    alike = ActorsConfig(envs_per_actor=4, epsilon=0.9, epsilon_alpha=0.0, saved_starts=0.0)
+    learned, episodes = learned_and_played(monkeypatch, GRIDWORLD, alike)
+    assert learned == [episode.clear for episode in episodes]
+
+
+def test_practice_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    alike = ActorsConfig(envs_per_actor=4, epsilon=0.9, epsilon_alpha=0.0, saved_starts=0.5, practice_steps=8)
+    learned, episodes = learned_and_played(monkeypatch, EnvConfig(max_steps=40), alike, steps=300)
+    from_the_start = [episode for episode in episodes if not episode.saved_start]
+    assert len(learned) == len(from_the_start) < len(episodes)
 
 
 def test_an_actor_plays_all_its_stages() -> None:
