@@ -93,7 +93,7 @@ results: setup ## Write docs/results.md and its figures anew from the records un
 reproduce: setup ## Train the default preset for 30 minutes and say whether the published clear rate held (ARGS: --seeds 1 2 3)
 	$(VENV_PYTHON) -m benchmarks.reproduce $(ARGS)
 
-ablation: setup ## Train variants of the default preset, twelve hours; goes on where it was ended (ARGS: options of benchmarks.ablation)
+ablation: setup ## Train variants of the default preset, twelve hours; what has a record is passed over (ARGS: options of benchmarks.ablation)
 	$(VENV_PYTHON) -m benchmarks.ablation $(ARGS)
 
 clean: ## Remove .venv and caches; runs stay

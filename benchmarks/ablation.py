@@ -6,25 +6,27 @@
         -- --learner.device cuda --actors.count 2 --ray.address local
 
 What follows `--` is for every run's `launch.py`. Each run's best policy is measured over 100 episodes. Runs that have a
-record under `docs/results/learning/GROUP-VARIANT` are passed over, so that it goes on where it was ended; a record of
-another budget is an error. After a change of the default preset begin another group. `make results` makes the tables.
+record under `docs/results/learning/GROUP-VARIANT` are passed over; a record of another budget is an error. Ctrl-C stops
+what runs: the same command, once the folder of a run that was stopped is removed, begins that run anew and goes on.
+After a change of the default preset begin another group. `make results` makes the tables.
 """
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from benchmarks import learning_record
-from benchmarks.learning_record import FOLDER
+from benchmarks.learning_record import FOLDER, ended_by
 from benchmarks.machine import ROOT
 from benchmarks.options import at_least
+from benchmarks.scripts import Scripts
 from common.errors import UserError
+from driver.run_directory import RunDirectory
 
 _NO_OPENING: Final = ("--actors.practice-opening", "0")
 
@@ -92,21 +94,34 @@ class Run(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 after a mistake of the user's or a run that failed."""
+    """Returns the exit status: 0, 2 after a mistake of the user's or a run that failed, 130 when interrupted."""
     own, extra = _split(sys.argv[1:] if argv is None else argv)
-    options = _parser().parse_args(own)
-    pool = ThreadPoolExecutor(options.at_once)
     try:
-        runs = list(missing(options.only, options.seeds, options.group, options.minutes))
-        trainings = [pool.submit(_train, run, options, extra) for run in runs]
-        for training in trainings:
-            training.result()
+        _train_all(_parser().parse_args(own), extra)
     except UserError as error:
         print(f"ablation: error: {error}", file=sys.stderr)
         return 2
-    finally:
-        pool.shutdown(cancel_futures=True)
+    except KeyboardInterrupt:
+        print("ablation: interrupted; remove what the stopped run left, and the same command goes on", file=sys.stderr)
+        return 130
     return 0
+
+
+def _train_all(options: argparse.Namespace, extra: Sequence[str]) -> None:
+    for name, values in (("--only", options.only), ("--seeds", options.seeds)):
+        if len(set(values)) != len(values):
+            raise UserError(f"{name}: one is named twice")
+    runs = list(missing(options.only, options.seeds, options.group, options.minutes))
+    with Scripts() as scripts:
+        pool = ThreadPoolExecutor(options.at_once)
+        try:
+            for training in [pool.submit(_train, scripts, run, options, extra) for run in runs]:
+                training.result()
+        except KeyboardInterrupt:
+            scripts.stop()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -120,36 +135,44 @@ def missing(variants: Sequence[str], seeds: Sequence[int], group: str, minutes: 
     """The runs that have no record yet: every variant's first seed before any second one.
 
     Raises:
-        UserError: a record is of another budget.
+        UserError: a record is of another budget, or damaged.
     """
     for seed in seeds:
         for variant in variants:
             run = Run(variant, seed, group)
             if not run.record.exists():
                 yield run
-            elif (other := json.loads(run.record.read_text())["settings"].get("max_minutes")) != minutes:
+            elif (other := _budget(run.record)) != minutes:
                 raise UserError(f"{run.record} is of {other} minutes, not {minutes:g}: name another --group for these")
 
 
-def _train(run: Run, options: argparse.Namespace, extra: Sequence[str]) -> None:
+def _budget(record: Path) -> Any:
+    try:
+        return json.loads(record.read_text(encoding="utf-8"))["settings"]["max_minutes"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{record} cannot be read ({error}): remove it to make it anew") from None
+
+
+def _train(scripts: Scripts, run: Run, options: argparse.Namespace, extra: Sequence[str]) -> None:
     folder = options.runs / f"{run.folder}-{run.seed}"
     if folder.exists():
         raise UserError(f"{folder} is there already: remove what an ended training left, or name another --runs")
     print(f"{run.variant}, seed {run.seed} …", flush=True)
     quiet = options.at_once > 1  # lines of several runs would mix, and each has its own in its folder's mario.log
-    _call("launch.py", run.command(options.minutes, folder, extra), quiet)
+    _call(scripts, "launch.py", run.command(options.minutes, folder, extra), quiet)
+    if ended_by(RunDirectory(folder)) is None:
+        raise UserError(f"{folder} was stopped before its budget was used: remove it, and start again")
     result = folder / "measured.json"
-    _call("evaluate.py", [str(folder), "--episodes", str(_EPISODES), "--json", str(result)], quiet)
+    _call(scripts, "evaluate.py", [str(folder), "--episodes", str(_EPISODES), "--json", str(result)], quiet)
     group = ["--group", run.folder, "--name", run.record.stem]
     if learning_record.main([str(folder), *group, "--evaluation", str(result)]):
         raise UserError(f"no record was made of {folder}")
 
 
-def _call(script: str, arguments: Sequence[str], quiet: bool) -> None:
-    output = subprocess.DEVNULL if quiet else None
-    status = subprocess.run([sys.executable, str(ROOT / script), *arguments], cwd=ROOT, stdout=output, check=False)
-    if status.returncode:
-        raise UserError(f"{script} ended with status {status.returncode}")
+def _call(scripts: Scripts, script: str, arguments: Sequence[str], quiet: bool) -> None:
+    status = scripts.run(script, arguments, quiet=quiet)
+    if status:
+        raise UserError(f"{script} ended with status {status}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -161,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     text = f"of: {', '.join(VARIANTS)}; default: all"
     add("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME", help=text)
-    add("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="default: 1 2 3")
+    add("--seeds", type=at_least(0, int), nargs="+", default=[1, 2, 3], metavar="N", help="default: 1 2 3")
     text = "first part of the records' folders; default: ablation, with -VARIANT after it"
     add("--group", default="ablation", metavar="NAME", help=text)
     add("--minutes", type=at_least(0.1, float), default=10.0, metavar="M", help="of each training; default: 10")

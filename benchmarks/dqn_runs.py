@@ -3,15 +3,12 @@
 import json
 import shlex
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from benchmarks.machine import ROOT
+from benchmarks.scripts import Scripts
 from common.config import Config
 from common.errors import UserError
 from common.files import write_atomically
@@ -34,7 +31,6 @@ OWN_OPTIONS: Final = (
 """Options of `launch.py` that the comparison gives itself."""
 
 Work = Literal["train", "evaluate", "nothing"]
-_STOP_TIMEOUTS_S = (120.0, 30.0)
 
 
 class TrainingFailedError(Exception):
@@ -160,7 +156,8 @@ def train(plan: RunPlan) -> None:
     shutil.rmtree(plan.folder, ignore_errors=True)
     plan.folder.parent.mkdir(parents=True, exist_ok=True)
     _write_state(plan, finished=False)
-    status = _run_to_end([sys.executable, str(ROOT / "launch.py"), *plan.arguments])
+    with Scripts() as scripts:
+        status = scripts.run("launch.py", plan.arguments)
     if status == 2:
         _state_path(plan).unlink()
         raise UserError(f"launch.py refused the options of {plan.name}: see above")
@@ -194,29 +191,6 @@ def reached_budget(run: TrainedRun) -> str:
     if reached is None:
         raise TrainingFailedError("the run was stopped before the end of its budget; start again to redo it")
     return reached
-
-
-def _run_to_end(command: list[str]) -> int:
-    """The exit status of a process; an interrupt of ours is passed on to it, and waited for."""
-    # In a session of its own: Ctrl-C on the terminal would otherwise reach it twice, and the second ends it at once.
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-    try:
-        return process.wait()
-    except BaseException:
-        _stop(process)
-        raise
-
-
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """Asks for an orderly end, then (on our user's second interrupt too) for one at once, then kills."""
-    for timeout_s in _STOP_TIMEOUTS_S:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(timeout_s)
-            return
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            continue
-    process.kill()
 
 
 def _state_path(plan: RunPlan) -> Path:

@@ -4,9 +4,9 @@
     python -m benchmarks.learning_record RUN --group exploration --name smaller-network
 
 A record is one JSON file, `docs/results/learning/GROUP/NAME.json`: settings that differ from the preset, commit,
-machine, counters, the evaluations beside training, and what `evaluate.py --json` wrote about the run's policy. Make it
-on the run's machine with the run's code: its settings are compared with the preset as it is here, and the machine
-described is this one.
+machine, counters, the evaluations beside training, and what `evaluate.py --json` wrote about the run's policy: the
+figures, and `clears_in_order`, a 1 or 0 for each episode. Make it on the run's machine with the run's code: its
+settings are compared with the preset as it is here, and the machine described is this one.
 """
 
 import argparse
@@ -21,6 +21,8 @@ from benchmarks.machine import describe_machine
 from common.errors import UserError
 from common.files import write_atomically
 from common.presets import PRESETS
+from driver.counters import Counters
+from driver.limits import Limits
 from driver.options import flatten, load_config
 from driver.run_directory import RunDirectory
 
@@ -61,8 +63,8 @@ def make_record(run: Path, note: str, evaluations: Sequence[Path]) -> dict[str, 
     metadata = _read(folder.metadata_path)
     if "command" not in metadata:
         raise UserError(f"{run} is of a version that did not keep a run's command")
-    if metadata["preset"] not in PRESETS:
-        raise UserError(f"{run} is of the preset {metadata['preset']!r}, which this version does not have")
+    if metadata.get("preset") not in PRESETS:
+        raise UserError(f"{run} is of the preset {metadata.get('preset')!r}, which this version does not have")
     base, own = flatten(PRESETS[metadata["preset"]]), flatten(load_config(folder.config_path))
     changes = {name: value for name, value in own.items() if value != base[name] and not name.startswith(_WATCHING)}
     progress = _lines(folder.progress_path)
@@ -81,17 +83,36 @@ def make_record(run: Path, note: str, evaluations: Sequence[Path]) -> dict[str, 
         **{name: last[name] for name in ("env_steps", "episodes", "updates", "samples", "restarts")},
         "first_clear_s": next((e["time_s"] for e in beside if e["clears"]), None),
         "evaluations": beside,
-        "measured": [_without_episodes(_read(path)) for path in evaluations],
+        "measured": [_measured(path) for path in evaluations],
     }
 
 
-def _without_episodes(result: dict[str, Any]) -> dict[str, Any]:
-    """`evaluate.py`'s result: its protocol and each stage's figures."""
-    stages = {
-        stage: {name: value for name, value in figures.items() if name != "per_episode"}
-        for stage, figures in result["stages"].items()
-    }
-    return {"protocol": result["protocol"], "stages": stages}
+def ended_by(folder: RunDirectory) -> str | None:
+    """Which of its limits ended a run, in words; None if somebody stopped it, which it ends just as quietly after.
+
+    Raises:
+        UserError: the folder is no run with progress.
+    """
+    progress = _lines(folder.progress_path)
+    if not progress:
+        raise UserError(f"{folder.path} has no progress")
+    last = {name: progress[-1][name] for name in ("time_s", "env_steps", "episodes", "updates")}
+    return Limits.of(load_config(folder.config_path)).reached(Counters(**last))
+
+
+def _measured(path: Path) -> dict[str, Any]:
+    """`evaluate.py`'s result: its protocol and each stage's figures, of its episodes whether each was a clear."""
+    result = _read(path)
+    try:
+        stages = {stage: _figures(figures) for stage, figures in result["stages"].items()}
+        return {"protocol": result["protocol"], "stages": stages}
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"{path} was not written by evaluate.py --json") from None
+
+
+def _figures(figures: dict[str, Any]) -> dict[str, Any]:
+    clears = "".join(str(int(episode["clear"])) for episode in figures["per_episode"])
+    return {name: value for name, value in figures.items() if name != "per_episode"} | {"clears_in_order": clears}
 
 
 def _command(command: str) -> str:

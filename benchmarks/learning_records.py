@@ -9,6 +9,11 @@ from common.errors import UserError
 
 Record = dict[str, Any]
 
+_KEYS: Final = (
+    *("note", "command", "commit", "uncommitted_changes", "seed", "stages", "settings", "machine", "minutes"),
+    *("env_steps", "updates", "first_clear_s", "evaluations", "measured"),
+)
+
 TEST_SEED: Final = 7
 """`evaluate.py --seed` of the published figures. Its default, 0, was looked at while the default preset was made."""
 
@@ -71,7 +76,7 @@ def _read_all(folder: Path) -> Iterator[tuple[Path, Record]]:
     for path in sorted(folder.glob("*.json")):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            missing = {"stages", "settings", "measured", "evaluations", "machine", "seed", "env_steps"} - set(record)
+            missing = set(_KEYS) - set(record)
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"{path} cannot be read: {error}") from None
         if missing:

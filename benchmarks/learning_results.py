@@ -18,6 +18,7 @@ from benchmarks.learning_record import FOLDER
 from benchmarks.learning_records import Record, load_groups, variants
 from benchmarks.learning_tables import ablation_table, default_table, exploration_table, stage_table, verdict
 from benchmarks.machine import ROOT
+from common.actions import NEEDED_ACTIONS
 from common.errors import UserError
 from common.files import write_atomically
 
@@ -50,14 +51,15 @@ def render(groups: dict[str, list[Record]]) -> str:
     parts = [_text("introduction.txt")]
     if seeds := groups.get("default"):
         parts += ["## The default preset, from scratch", verdict(seeds), default_table(seeds), _picture(_CURVES)]
+        parts += ["### Where Mario dies", _text("hazards.txt")]
     for prefix, heading in ABLATIONS.items():
         if found := variants(groups, prefix):
-            parts += [f"## {heading}", ablation_table(found), _picture(f"{prefix}.png")]
+            parts += [f"## {heading}", _text(f"{prefix}.txt"), ablation_table(found), _picture(f"{prefix}.png")]
     parts += ["## DQN beside double DQN", _comparison()]
     published = [record for name in ("default", "stages") for record in groups.get(name, [])]
-    parts += ["## Stages", _text("stages.txt"), stage_table(published, _routes())]
+    parts += ["## Stages", _text("stages.txt"), stage_table(published, _routes(), NEEDED_ACTIONS)]
     if tried := groups.get("exploration"):
-        parts += ["## What was tried", exploration_table(tried)]
+        parts += ["## What was tried", _text("tried.txt"), exploration_table(tried)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -11,22 +11,21 @@ trains less in it: the agent steps made are printed beside the published runs'.
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-from benchmarks.learning_record import FOLDER
+from benchmarks.learning_record import FOLDER, ended_by
 from benchmarks.learning_records import TEST_SEED, Record, load_groups, published_of
-from benchmarks.learning_tables import GOAL_FIRST_CLEAR_S, GOAL_RATE, clock
+from benchmarks.learning_tables import GOAL_EPISODES, GOAL_FIRST_CLEAR_S, GOAL_RATE, clock
 from benchmarks.machine import ROOT
 from benchmarks.options import at_least
+from benchmarks.scripts import Scripts
 from common.errors import UserError
 from common.statistics import wilson_interval
 from driver.limits import DEFAULT_MINUTES
-
-_EPISODES: Final = 100
+from driver.run_directory import RunDirectory
 
 
 class Outcome(NamedTuple):
@@ -50,7 +49,7 @@ class Outcome(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0 if the result held, 1 if not, 2 after a mistake or where a run failed."""
+    """Returns the exit status: 0 if the result held, 1 if not, 2 after a mistake or a failed run, 130 interrupted."""
     parser = argparse.ArgumentParser(description="Trains the default preset and compares with the published results.")
     parser.add_argument("--seeds", type=at_least(0, int), nargs="+", default=[1], metavar="N", help="default: 1")
     text = "of each training; default: 30"
@@ -62,10 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError("--seeds: a seed is named twice")
         runs = {seed: _new_run(options.runs / f"reproduce-{seed}") for seed in options.seeds}
         expected = published(load_groups(FOLDER).get("default", []))
-        outcomes = [_train_and_measure(run, seed, options.minutes) for seed, run in runs.items()]
+        with Scripts() as scripts:
+            outcomes = [_train_and_measure(scripts, run, seed, options.minutes) for seed, run in runs.items()]
     except UserError as error:
         print(f"reproduce: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("reproduce: interrupted; what was trained lies in its run directory", file=sys.stderr)
+        return 130
     print(describe(outcomes, expected))
     return 0 if held(outcomes, expected) else 1
 
@@ -125,10 +128,13 @@ def _new_run(path: Path) -> Path:
     return path
 
 
-def _train_and_measure(run: Path, seed: int, minutes: float) -> Outcome:
-    _run("launch.py", "--seed", str(seed), "--max-minutes", f"{minutes:g}", "--run-dir", str(run))
+def _train_and_measure(scripts: Scripts, run: Path, seed: int, minutes: float) -> Outcome:
+    _run(scripts, "launch.py", "--seed", str(seed), "--max-minutes", f"{minutes:g}", "--run-dir", str(run))
     result = run / "reproduce.json"
-    _run("evaluate.py", str(run), "--episodes", str(_EPISODES), "--seed", str(TEST_SEED), "--json", str(result))
+    if ended_by(RunDirectory(run)) is None:
+        raise UserError(f"{run} was stopped before {minutes:g} minutes: move it away, and start again")
+    measuring = ("--episodes", str(GOAL_EPISODES), "--seed", str(TEST_SEED), "--json", str(result))
+    _run(scripts, "evaluate.py", str(run), *measuring)
     figures: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))["stages"]["1-1"]
     last = _lines(run / "progress.jsonl")[-1]
     first_clear = next((line["time_s"] for line in _lines(run / "evaluations.jsonl") if line["clears"]), None)
@@ -139,8 +145,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _run(script: str, *arguments: str) -> None:
-    status = subprocess.run([sys.executable, str(ROOT / script), *arguments], cwd=ROOT, check=False).returncode
+def _run(scripts: Scripts, script: str, *arguments: str) -> None:
+    status = scripts.run(script, arguments)
     if status:
         raise UserError(f"{script} ended with status {status}")
 

@@ -1,16 +1,20 @@
 """The ablation's plan: one change a variant, every seed once, what has a record passed over."""
 
-from collections.abc import Sequence
+import contextlib
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Barrier
 
 import pytest
 
-from benchmarks import ablation
+from benchmarks import ablation, learning_record
 from benchmarks.ablation import VARIANTS, Run, main, missing
+from benchmarks.scripts import Scripts
 from common.errors import UserError
 from common.presets import PRESETS
-from driver.options import flatten, parse_options
+from driver.options import dump_config, flatten, parse_options
+from driver.run_directory import RunDirectory
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -54,16 +58,109 @@ def test_runs_at_once_wait_for_no_other_and_options_after_two_dashes_are_every_r
     started: dict[str, Sequence[str]] = {}
     both = Barrier(2)
 
-    def call(script: str, arguments: Sequence[str], quiet: bool) -> None:
-        if script == "launch.py":
-            assert quiet
-            started[arguments[0]] = arguments
-            both.wait(timeout=30)
-        else:
-            raise UserError("enough")
+    def run(_: Scripts, script: str, arguments: Sequence[str], *, quiet: bool) -> int:
+        assert (script, quiet) == ("launch.py", True)
+        started[arguments[0]] = arguments
+        both.wait(timeout=30)
+        return 1
 
-    monkeypatch.setattr(ablation, "_call", call)
+    monkeypatch.setattr(Scripts, "run", run)
     options = ["--only", "dueling", "one-step", "--seeds", "1", "--at-once", "2", "--runs", str(tmp_path / "runs")]
     assert main([*options, "--", "--actors.count", "3"]) == 2
     assert sorted(started) == ["--agent.dueling", "--agent.n-step"]
     assert all(arguments[-2:] == ["--actors.count", "3"] for arguments in started.values())
+
+
+def _trained(seconds: float) -> Callable[..., int]:
+    """In place of the scripts: a training that ended after so long, and a measurement of its policy."""
+
+    def run(_: Scripts, script: str, arguments: Sequence[str], *, quiet: bool) -> int:
+        if script == "launch.py":
+            config = parse_options(list(arguments)).config
+            folder = RunDirectory(Path(arguments[list(arguments).index("--run-dir") + 1]))
+            folder.create(dump_config(config), {"preset": "default", "command": "python launch.py", "commit": "0"})
+            counts = dict.fromkeys(("env_steps", "episodes", "updates", "samples", "restarts"), 7)
+            folder.progress_path.write_text(json.dumps({"time_s": seconds, **counts}) + "\n")
+        else:
+            figures = {"clears": 1, "episodes": 2, "per_episode": [{"clear": True}, {"clear": False}]}
+            result = {"protocol": {"seed": 0}, "stages": {"1-1": figures}}
+            Path(arguments[-1]).write_text(json.dumps(result))
+        return 0
+
+    return run
+
+
+def _options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(ablation, "FOLDER", tmp_path / "records")
+    monkeypatch.setattr(learning_record, "FOLDER", tmp_path / "records")
+    return ["--only", "one-step", "--seeds", "3", "--minutes", "2", "--runs", str(tmp_path / "runs")]
+
+
+def test_a_training_that_used_its_budget_is_measured_and_recorded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = _options(tmp_path, monkeypatch)
+    monkeypatch.setattr(Scripts, "run", _trained(120.0))
+    assert main(options) == 0
+    record = json.loads((tmp_path / "records" / "ablation-one-step" / "seed-3.json").read_text())
+    assert (record["seed"], record["settings"]["agent.n_step"]) == (3, 1)
+    assert record["measured"][0]["stages"]["1-1"] == {"clears": 1, "episodes": 2, "clears_in_order": "10"}
+    monkeypatch.setattr(Scripts, "run", None)
+    assert main(options) == 0
+
+
+def test_a_training_that_somebody_stopped_is_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = _options(tmp_path, monkeypatch)
+    monkeypatch.setattr(Scripts, "run", _trained(119.0))
+    assert main(options) == 2
+    assert "was stopped before its budget was used" in capsys.readouterr().err
+    assert not (tmp_path / "records").exists()
+
+
+def test_an_interrupt_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = _options(tmp_path, monkeypatch)
+
+    def run(*_: object, **__: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Scripts, "run", run)
+    assert main(options) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--seeds", "1", "1"], "named twice"),
+        (["--only", "dueling", "dueling"], "named twice"),
+        (["--seeds", "-1"], "--seeds"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_trained(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(ablation, "FOLDER", tmp_path)
+    monkeypatch.setattr(Scripts, "run", None)
+    with contextlib.suppress(SystemExit):
+        assert main([*arguments, "--runs", str(tmp_path / "runs")]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_damaged_record_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = _options(tmp_path, monkeypatch)
+    record = Run("one-step", 3).record
+    record.parent.mkdir(parents=True)
+    for text in ("{", "[]", '{"settings": {}}'):
+        record.write_text(text)
+        assert main(options) == 2
+        assert f"{record} cannot be read" in capsys.readouterr().err

@@ -22,6 +22,7 @@ def _record(
     seed: int, rate: float, *, first_clear_s: float | None = 300.0, settings: dict[str, Any] | None = None
 ) -> Record:
     figures = {"clears": round(300 * rate), "episodes": 300, "clear_rate": rate, "clear_rate_ci95": [0.5, 0.9]}
+    figures["clears_in_order"] = "1" * round(300 * rate) + "0" * (300 - round(300 * rate))
     evaluations = [
         {"time_s": 60.0 * k, "env_steps": 900 * k, "clear_rate": k / 4, "mean_x": 300 * seed * k, "seconds": 30.0}
         for k in (1, 2, 3)
@@ -45,9 +46,13 @@ def _record(
 
 def test_the_verdict_counts_seeds_and_episodes() -> None:
     words = verdict([_record(1, 0.97), _record(2, 0.94), _record(3, 0.96, first_clear_s=481.0)])
-    assert "in 2 of 3 seeds, and in 2 of 3" in words
+    assert "The first 100 episodes pass in **3 of 3 seeds** (100, 100, 100 clears)" in words
+    assert "all that were measured have 95% in **2 of 3**. The first clear was in time in 2 of 3." in words
     assert "861 of 900 episodes clear, 95.7%" in words
     unmeasured = _record(1, 0.97) | {"measured": []}
+    late = _record(1, 0.97)
+    late["measured"][1]["stages"]["1-1"]["clears_in_order"] = "0" * 6 + "1" * 294
+    assert "pass in **0 of 1 seeds** (94 clears)" in verdict([late])
     assert verdict([unmeasured]) == "No seed has been measured yet."
 
 
@@ -78,12 +83,13 @@ def test_each_stage_has_a_row_and_a_policy_that_never_saw_it_is_called_so() -> N
     record["measured"].append(
         {"protocol": {"seed": TEST_SEED, "sticky_actions": 0.0}, "stages": {"1-3": figures | {"clear_rate": 0.01}}}
     )
-    routes = {"1-3": {"actions": "right_only"}, "8-4": {"actions": None}}
-    rows = stage_table([record], routes).splitlines()[2:]
+    routes = {"1-3": {"actions": "right_only"}, "7-4": {"actions": None}}
+    rows = stage_table([record], routes, {"1-3": "complex", "8-4": "complex"}).splitlines()[2:]
     assert len(rows) == 32
-    assert rows[0].startswith("| 1-1 |  | 97.0% of 300 (50.0% to 90.0%) | trained on 1-1 | 3 | 1,000 | 0123456 |")
+    assert rows[0].startswith("| 1-1 |  | 97.0% of 300 (50.0% to 90.0%) | trained on 1-1 | 3.0 | 1,000 | 0123456 |")
     assert rows[2].startswith("| 1-3 | `right_only` | 1.0% of 300 (50.0% to 90.0%) | zero-shot, trained on 1-1 |")
-    assert rows[31].startswith("| 8-4 | none found |  |")
+    assert rows[27].startswith("| 7-4 | none found |  |")
+    assert rows[31].startswith("| 8-4 | `complex` (by the map) |  |")
 
 
 def test_what_all_runs_of_an_ablation_were_told_is_no_change() -> None:
@@ -106,7 +112,7 @@ def test_figures_are_drawn_of_one_seed_or_several_and_beside_the_default(tmp_pat
 def test_a_file_that_is_no_record_is_named(tmp_path: Any) -> None:
     (tmp_path / "default").mkdir()
     (tmp_path / "default" / "seed-1.json").write_text('{"stages": ["1-1"]}')
-    with pytest.raises(UserError, match=r"seed-1.json is no record of a training: it lacks env_steps"):
+    with pytest.raises(UserError, match=r"seed-1.json is no record of a training: it lacks command, commit, env_steps"):
         load_groups(tmp_path)
     (tmp_path / "default" / "seed-1.json").write_text("{")
     with pytest.raises(UserError, match=r"seed-1.json cannot be read"):
