@@ -10,6 +10,8 @@ environment that agents play. What was not found may still be there: the search'
 
 import argparse
 import json
+import multiprocessing
+import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -31,7 +33,7 @@ _DIGITS: Final = "0123456789ab"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 after a mistake of the user's."""
+    """Returns the exit status: 0, 2 after a mistake of the user's, 130 when interrupted."""
     options = _parser().parse_args(argv)
     try:
         if not has_saved_states(resolve_core("auto")):
@@ -40,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"routes: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("routes: interrupted; what was found is written, and the same command goes on", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -109,7 +114,7 @@ def _search_all(options: argparse.Namespace) -> None:
     except ValueError as error:
         raise UserError(f"{options.out} cannot be read: {error}; move it away") from None
     stages = left_to_search(results, options.stages, options.steps)
-    pool = ProcessPoolExecutor(options.at_once)
+    pool = ProcessPoolExecutor(options.at_once, initializer=_leave_interrupts_to_the_parent)
     try:
         for future in as_completed([pool.submit(find_route, stage, options.steps, options.seed) for stage in stages]):
             result = future.result()
@@ -118,8 +123,16 @@ def _search_all(options: argparse.Namespace) -> None:
             write_atomically(options.out, (json.dumps(ordered, indent=1) + "\n").encode())
             way = f"{result['actions']}, {len(result['route'])} steps" if result["actions"] else "no way found"
             print(f"{result['stage']}  {way}, tried {result['tried']}", flush=True)
+    except KeyboardInterrupt:
+        for search in multiprocessing.active_children():
+            search.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
@@ -209,7 +209,7 @@ class SlipSearch:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 after a mistake of the user's."""
+    """Returns the exit status: 0, 2 after a mistake of the user's, 130 when interrupted."""
     options = _parser().parse_args(argv)
     torch.set_num_threads(1)
     try:
@@ -217,6 +217,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"slips: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("slips: interrupted; nothing was written", file=sys.stderr)
+        return 130
     print(summary(results))
     if options.json is not None:
         options.json.write_text(json.dumps([asdict(result) for result in results], indent=1) + "\n")
@@ -245,8 +248,7 @@ def summary(results: Sequence[Slips]) -> str:
 def _measure(options: argparse.Namespace) -> list[Slips]:
     path, _ = find_policy(options.policy)
     policy = load_policy(path)
-    given: dict[str, Any] = {} if options.stage is None else {"stages": (options.stage,)}
-    protocol = resolve_protocol(policy, given, epsilon=0.0, episodes=1, seed=0)
+    protocol = one_stage(policy, options.stage)
     if protocol.is_grid or not has_saved_states(resolve_core(protocol.env.core)):
         raise UserError("wrong actions are tried from saved states, which only Mario on the core fceumm has")
     search = SlipSearch(policy, protocol, options.ahead, options.rescues)
@@ -254,6 +256,19 @@ def _measure(options: argparse.Namespace) -> list[Slips]:
         return [search.search(seed) for seed in range(options.starts)]
     finally:
         search.close()
+
+
+def one_stage(policy: Policy, stage: str | None) -> Protocol:
+    """How the policy is played: in that stage, or else in the first of its training.
+
+    Raises:
+        UserError: there is no such stage, or several are meant.
+    """
+    given: dict[str, Any] = {} if stage is None else {"stages": (stage,)}
+    protocol = resolve_protocol(policy, given, epsilon=0.0, episodes=1, seed=0)
+    if stage is not None and len(protocol.env.stages) > 1:
+        raise UserError(f"--stage {stage}: one stage is searched at a time; name one of 1-1 to 8-4")
+    return replace(protocol, env=replace(protocol.env, stages=protocol.env.stages[:1]))
 
 
 def _parser() -> argparse.ArgumentParser:

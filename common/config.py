@@ -52,7 +52,7 @@ class AgentConfig:
     """Whether n-step windows end before an exploratory action, as traces do in Watkins's Q(lambda) (Sutton & Barto,
     2018, section 12.10)."""
     double: bool = True
-    """Double DQN (van Hasselt et al., 2016); off: DQN's maximum over the target network."""
+    """Double DQN (van Hasselt et al., 2016) where `munchausen` is 0; off: DQN's maximum over the target network."""
     munchausen: float = 0.9
     """Alpha of Munchausen DQN's targets (Vieillard et al., 2020), which take the place of (double) DQN's; the paper's
     is 0.9; 0: off."""

@@ -44,6 +44,7 @@ _TUTORIAL_AGENT = AgentConfig(
     network="nature",
     layer_norm=False,
     flag_reward=0.0,
+    death_reward=0.0,
     reward_scale=1.0,
 )
 _TUTORIAL_LEARNER = LearnerConfig(
@@ -129,6 +130,7 @@ PRESETS: dict[str, Config] = {
             quantiles=1,
             layer_norm=False,
             flag_reward=0.0,
+            death_reward=0.0,
             reward_scale=1.0,
         ),
         actors=ActorsConfig(
@@ -139,6 +141,8 @@ PRESETS: dict[str, Config] = {
             epsilon_alpha=3.0,
             exploration_zeta=0.0,
             saved_starts=0.0,
+            practice_steps=None,
+            practice_opening=0,
             chunk_length=16,
             weights_poll_s=0.1,
         ),

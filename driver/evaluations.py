@@ -21,8 +21,13 @@ Score = tuple[float, float, float]
 """The lower end of the clear rate's interval; then, while less than half is cleared, mean x and mean return, else 0."""
 
 
+def evaluation_interval_s(config: Config) -> float:
+    """Seconds between evaluations: as many times longer as stages are played, so that they cost what one stage's do."""
+    return config.eval.interval_s * len(config.eval.stages or config.env.stages)
+
+
 class BestPolicy:
-    """Keeps the policy with the highest score as `best.pt`.
+    """Keeps the policy with the highest score as `best.pt`; with several stages, by the episodes of all together.
 
     By the lower end of Wilson's interval a policy with 16 clears of 16 episodes does not take the place of one with 95
     of 96. Of two that cleared as many the later one stays, which has learned for longer: where Mario dies in the few

@@ -69,7 +69,8 @@ def measure(options: argparse.Namespace) -> None:
     try:
         if options.json is not None:
             with _writing(options.json) as file:
-                file.write_text(json.dumps(as_json(path, protocol, evaluation.episodes), indent=2) + "\n")
+                result = as_json(path, policy.network, protocol, evaluation.episodes)
+                file.write_text(json.dumps(result, indent=2) + "\n")
     finally:
         say(table(evaluation.episodes))
     if options.video is not None:

@@ -151,10 +151,20 @@ def _trained_env(policy: Policy) -> EnvConfig:
         # A policy that does not say so has never seen buttons.
         settings = {"show_buttons": False} | settings
         env = EnvConfig(**settings | {"stages": tuple(settings.get("stages", EnvConfig().stages))})
+        _check_kinds(env)
         validate(replace(Config(), env=env))
     except (TypeError, ValueError, UserError) as error:
         raise UserError(f"the policy's sidecar has a damaged env ({error}); restore it, or remove it") from error
     return env
+
+
+def _check_kinds(env: EnvConfig) -> None:
+    """TypeError where a setting is of another kind than its default, such as frames that are not whole."""
+    for field in fields(EnvConfig):
+        value, usual = getattr(env, field.name), getattr(EnvConfig(), field.name)
+        kinds = (int, type(None)) if usual is None else (int, float) if isinstance(usual, float) else (type(usual),)
+        if type(value) not in kinds:
+            raise TypeError(f"{field.name} is {value!r}")
 
 
 def _action_set(policy: Policy) -> ActionSet:

@@ -1,26 +1,40 @@
 """The result of an evaluation, for people and for scripts."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from actors.evaluation import summarise
+from common.networks import QNetwork, flatten
 from common.types import Episode
 from driver.protocol import Protocol
 
 _HEADINGS = ("stage", "episodes", "clears", "clear rate", "95 % interval", "return", "x", "steps")
 
 
-def as_json(path: Path, protocol: Protocol, episodes: Mapping[str, Sequence[Episode]]) -> dict[str, Any]:
-    """The whole result. The same policy and protocol give the same result: there are no times in it."""
+def as_json(
+    path: Path, network: QNetwork, protocol: Protocol, episodes: Mapping[str, Sequence[Episode]]
+) -> dict[str, Any]:
+    """The whole result. The same policy and protocol give the same result: there are no times in it.
+
+    `weights_sha256` tells which policy was measured, whatever its file is called: of the parameters as they come,
+    float32.
+    """
     return {
         "checkpoint": path.as_posix(),
+        "weights_sha256": weights_sha256(network),
         "protocol": protocol.as_json(),
         "stages": {
             stage: summarise(played) | {"per_episode": [_episode(episode) for episode in played]}
             for stage, played in episodes.items()
         },
     }
+
+
+def weights_sha256(network: QNetwork) -> str:
+    """Of a network's parameters one after the other, float32, in hexadecimal digits."""
+    return hashlib.sha256(flatten(network).tobytes()).hexdigest()
 
 
 def table(episodes: Mapping[str, Sequence[Episode]]) -> str:

@@ -23,7 +23,7 @@ from driver.demand import Demand
 from driver.display import Display, Status, clock
 from driver.elastic import ElasticActors
 from driver.episode_log import EpisodeLog
-from driver.evaluations import BestPolicy, describe, describe_briefly, protocol_options
+from driver.evaluations import BestPolicy, describe, describe_briefly, evaluation_interval_s, protocol_options
 from driver.failures import RunFailedError
 from driver.final_calls import final_evaluation, final_shard_stats, learner_state
 from driver.head_watch import head_watch
@@ -117,8 +117,7 @@ class Training:
         self._ended: float | None = None  # when the run's limit or signal came
         self._time_before = counters.time_s
         self._last_tick = self._started
-        evaluated = self._config.eval.stages or self._config.env.stages
-        self._evaluation_interval_s = self._config.eval.interval_s * len(evaluated)
+        self._evaluation_interval_s = evaluation_interval_s(self._config)
         self._next_evaluation = self._started + self._evaluation_interval_s
         self._evaluated = counters.updates  # when an evaluation last began
         self._metrics = Metrics(self._run_dir, warn=self._event)

@@ -7,12 +7,12 @@ import pytest
 
 from actors.environment import environment_spec
 from actors.remote import EvaluationReport
-from common.config import AgentConfig, Config, EnvConfig
+from common.config import AgentConfig, Config, EnvConfig, EvalConfig
 from common.networks import build_network, flatten
 from common.policy import load_policy
 from common.types import Episode
 from driver.counters import Counters
-from driver.evaluations import BestPolicy, Score, describe
+from driver.evaluations import BestPolicy, Score, describe, evaluation_interval_s
 from driver.run_directory import RunDirectory
 
 CONFIG = Config(env=EnvConfig(name="gridworld"), agent=AgentConfig(quantiles=1))
@@ -50,6 +50,28 @@ def test_among_many_equal_clears_the_later_policy_stays_wherever_the_others_ende
     assert best.consider(_report([True, True, False], 2_000, seed=2), Counters())
     assert not best.consider(_report([True, False, False], 3_100, seed=3), Counters())
     assert _saved_updates(tmp_path) == 200
+
+
+def test_with_several_stages_the_episodes_of_all_count_together(tmp_path: Path) -> None:
+    def report(clears: dict[str, list[bool]], seed: int) -> EvaluationReport:
+        episodes = {stage: _report(of, 500, seed).episodes["1-1"] for stage, of in clears.items()}
+        return _report([], 0, seed)._replace(episodes=episodes)
+
+    best = _best(tmp_path)
+    assert best.consider(report({"1-1": [True] * 3, "1-2": [False] * 3}, seed=1), Counters())
+    assert best.consider(report({"1-1": [True, True, False], "1-2": [True, True, False]}, seed=2), Counters())
+    assert not best.consider(report({"1-1": [False] * 3, "1-2": [True] * 3}, seed=3), Counters())
+
+
+@pytest.mark.parametrize(
+    ("trained", "evaluated", "expected"),
+    [(("1-1",), (), 200), (("1-1", "1-2"), (), 400), (("1-1",), ("1-1", "1-2", "1-3"), 600)],
+)
+def test_evaluations_of_several_stages_are_as_many_times_further_apart(
+    trained: tuple[str, ...], evaluated: tuple[str, ...], expected: float
+) -> None:
+    config = Config(env=EnvConfig(stages=trained), eval=EvalConfig(stages=evaluated, interval_s=200.0))
+    assert evaluation_interval_s(config) == expected
 
 
 def test_the_saved_policy_is_the_evaluated_one(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from common.networks import build_network
 from common.policy import load_policy, save_policy
 from driver.measuring import find_policy
 from driver.protocol import resolve_protocol
+from driver.report import weights_sha256
 from learner.checkpoint import save_checkpoint
 from learner.factory import build_learner
 
@@ -90,6 +91,7 @@ def test_the_same_command_gives_the_same_json_and_prints_the_table_alone(tmp_pat
     assert [line.split()[0] for line in lines[2:]] == ["stage", "1-1", "1-3"]
     result = json.loads(outputs[0][1])
     assert result["checkpoint"] == str(policy)
+    assert result["weights_sha256"] == weights_sha256(load_policy(policy).network)
     assert result["protocol"] | {"randomness": ""} == {
         "env": "mario", "episodes": 3, "epsilon": 0.3, "seed": 7, "max_steps": 15, "randomness": "", "noop_max": 30,
         "sticky_actions": 0.0, "core": resolve_core("auto"), "actions": "simple", "frame_skip": 3, "frame_stack": 4,
@@ -321,7 +323,17 @@ def test_a_missing_policy_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err.startswith("evaluate.py: error: there is no ")
 
 
-@pytest.mark.parametrize("env", [{"frame_skip": "four"}, {"sticky_actions": 1}, {"stages": ["9-9"]}])
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"frame_skip": "four"},
+        {"frame_skip": 4.5},
+        {"sticky_actions": 1},
+        {"show_buttons": "no"},
+        {"max_steps": True},
+        {"stages": ["9-9"]},
+    ],
+)
 def test_a_damaged_sidecar_is_one_line(env: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     policy = save_mario(tmp_path / "p.pt", **{"stages": ["1-1"]} | env)
     assert evaluate.main([str(policy)]) == 2

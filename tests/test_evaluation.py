@@ -263,6 +263,26 @@ def test_a_runs_evaluator_plays_on_up_to_its_limit_where_the_policy_may_be_the_b
     assert report.updates == 5
 
 
+def test_with_several_stages_all_episodes_say_whether_an_evaluation_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int, float]] = []
+
+    def may(clears: int, episodes: int, best: float) -> bool:
+        asked.append((clears, episodes, best))
+        return True
+
+    monkeypatch.setattr("actors.remote.may_be_best", may)
+    settings = EvalConfig(episodes=2, max_episodes=3, noop_max=0, max_steps=2, video=False)
+    env, agent = EnvConfig(stages=("1-1", "1-2")), AgentConfig(quantiles=1, network="nips")
+    evaluator = RemoteEvaluator(env=env, agent=agent, evaluation=settings, seed=0)
+    network = build_network(environment_spec(), agent.dueling, 0, agent.network, agent.layer_norm, agent.quantiles)
+    evaluator.begin_with(flatten(network), 5, 0.25)
+    report = None
+    while report is None:
+        report = evaluator.run(0.05)
+    assert asked == [(0, 4, 0.25)]
+    assert {stage: len(episodes) for stage, episodes in report.episodes.items()} == {"1-1": 3, "1-2": 3}
+
+
 def test_an_evaluation_goes_on_also_where_a_slice_ends_with_an_episode(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slice of one step each: every episode ends with its slice."""
     settings = EvalConfig(episodes=3, max_episodes=9, epsilon=1.0, video=False)

@@ -1,6 +1,9 @@
 """The search for ways through stages: what it finds is played again where agents play, and the published ways hold."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from benchmarks.route_search import FRAME_SKIP, Route, RouteSearch
 from benchmarks.routes import RESULTS, actions_of, clears, find_route, left_to_search, main
 from common.actions import ACTION_SETS, NEEDED_ACTIONS
 from tests.cores import needs_fceumm
+from tests.launching import ROOT, descendants, wait_for
 
 pytestmark = needs_fceumm
 
@@ -84,6 +88,16 @@ def test_bad_input_is_refused_in_a_line(tmp_path: Path, capsys: pytest.CaptureFi
     error = capsys.readouterr().err
     assert "routes.json cannot be read" in error
     assert error.count("\n") == 1
+
+
+def test_an_interrupt_ends_the_search_in_a_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.routes", "--stages", "8-4", "--out", str(tmp_path / "routes.json")]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: any("benchmarks.routes" in title for title in descendants(process.pid).values()), process)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert (process.returncode, error.count("\n")) == (130, 1), error
+    assert "interrupted" in error
 
 
 def _check_published(stage: str) -> None:

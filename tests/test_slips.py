@@ -8,8 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from actors.environment import environment_spec
-from benchmarks.slips import Slips, SlipSearch, main, summary
+from benchmarks.slips import Slips, SlipSearch, main, one_stage, summary
 from common.config import EnvConfig
+from common.networks import build_network
 from common.policy import Policy
 from driver.protocol import Protocol
 from tests.cores import needs_fceumm
@@ -72,9 +73,23 @@ def test_the_summary_says_how_many_kill_and_where() -> None:
     assert "   64  1.5 per start" in text
 
 
+def test_one_stage_is_searched_that_of_training_or_its_first() -> None:
+    def stages(*trained: str, asked: str | None) -> tuple[str, ...]:
+        network = build_network(_Walker.spec, dueling=False, seed=0)
+        return one_stage(Policy(network, _Walker.spec, {"env": {"stages": trained}}), asked).env.stages
+
+    assert stages("1-2", asked=None) == ("1-2",)
+    assert stages("1-3", "1-2", asked=None) == ("1-3",)
+    assert stages("1-3", "1-2", asked="1-2") == ("1-2",)
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
-    [(["nowhere"], "there is no nowhere"), (["pretrained/1-1.pt", "--stage", "9-9"], "9-9")],
+    [
+        (["nowhere"], "there is no nowhere"),
+        (["pretrained/1-1.pt", "--stage", "9-9"], "9-9"),
+        (["pretrained/1-1.pt", "--stage", "all"], "one stage is searched at a time"),
+    ],
 )
 def test_a_mistake_is_one_line(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[Any]) -> None:
     root = Path(__file__).parent.parent
