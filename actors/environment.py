@@ -215,6 +215,7 @@ class MarioEnvironment(gym.Env[NDArray[np.uint8], int]):
             self._raw_frames,
             self._held,
             int(rules._x_position),
+            int(rules._y_position),
         )
 
     def render(self) -> NDArray[np.uint8]:  # type: ignore[override]  # gym allows several kinds of frame

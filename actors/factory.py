@@ -65,6 +65,7 @@ def build_actor(
     seeds = role_seed(seed, "actor", index, incarnation).spawn(3 + actors.envs_per_actor)
     actor_seed, *slot_seeds, starts_seed, stages_seed = seeds
     share = resolve_saved_starts(actors.saved_starts, env)
+    starts = SavedStarts(share, np.random.default_rng(starts_seed), actors.saved_start_heights)
     return Actor(
         slots=[
             Slot(
@@ -92,7 +93,7 @@ def build_actor(
         seed=actor_seed,
         index=index,
         stages=StageSampler((GRID,) if env.name == "gridworld" else env.stages, np.random.default_rng(stages_seed)),
-        saved_starts=SavedStarts(share, np.random.default_rng(starts_seed)) if share > 0 else None,
+        saved_starts=starts if share > 0 else None,
     )
 
 

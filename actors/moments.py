@@ -21,6 +21,7 @@ class Moment(NamedTuple):
     raw_frames: int
     held: int  # the controller's byte of the last raw frame
     x_pos: int  # Mario's, pixels
+    y_pos: int  # upwards, pixels
 
     def state_dict(self) -> dict[str, Any]:
         """In plain containers and tensors, as files of `torch.save` may have them."""
@@ -50,6 +51,7 @@ def moment_of(state: Mapping[str, Any]) -> Moment:
         frozenset((int(world), int(stage)) for world, stage in game["cleared"]),
     )
     numbers = {name: int(state[name]) for name in ("steps", "raw_frames", "held", "x_pos")}
+    numbers["y_pos"] = int(state.get("y_pos", 0))  # which earlier versions did not keep
     return Moment(stage=str(state["stage"]), game=saved, state=_array(state["state"]), **numbers)
 
 

@@ -28,6 +28,7 @@ _LEAST_TIME: Final = 10
 _KEPT_DEATHS: Final = 64
 # Along a stage, the last few moments of each such part that an episode survived for so many steps more.
 _CELL_PIXELS: Final = 64
+_CELLS_PER_HEIGHT: Final = 1024  # more than a stage is long
 _KEPT_PER_CELL: Final = 8
 _SURVIVED_STEPS: Final = 8
 _ARCHIVE_PERIOD: Final = 4
@@ -112,10 +113,12 @@ class SavedStarts:
     Args:
         share: of episodes that begin at one of them, 0 … 1.
         rng: random numbers of its own.
+        heights: whether parts of a stage are told apart by height too.
     """
 
-    def __init__(self, share: float, rng: np.random.Generator) -> None:
+    def __init__(self, share: float, rng: np.random.Generator, heights: bool = False) -> None:
         self._share = share
+        self._heights = heights
         self._rng = rng
         self._before_deaths: dict[str, deque[Moment]] = {}  # by stage
         self._along: dict[str, dict[int, deque[Moment]]] = {}  # by stage and part of it
@@ -134,7 +137,7 @@ class SavedStarts:
         moment = trail.survived()
         if moment is not None:
             parts = self._along.setdefault(moment.stage, {})
-            parts.setdefault(moment.x_pos // _CELL_PIXELS, deque(maxlen=_KEPT_PER_CELL)).append(moment)
+            parts.setdefault(self._part(moment), deque(maxlen=_KEPT_PER_CELL)).append(moment)
 
     def after_end(self, trail: Trail, info: dict[str, Any]) -> None:
         """To be called when an episode terminated, with its last info."""
@@ -168,6 +171,10 @@ class SavedStarts:
             str(stage): {int(part): deque(map(moment_of, moments), _KEPT_PER_CELL) for part, moments in parts.items()}
             for stage, parts in state["along"].items()
         }
+
+    def _part(self, moment: Moment) -> int:
+        height = moment.y_pos // _CELL_PIXELS if self._heights else 0
+        return moment.x_pos // _CELL_PIXELS + height * _CELLS_PER_HEIGHT
 
     def _one_of(self, items: Sequence[_Item]) -> _Item:
         return items[int(self._rng.integers(len(items)))]

@@ -118,6 +118,7 @@ def _train_all(options: argparse.Namespace, extra: Sequence[str]) -> None:
             for training in [pool.submit(_train, scripts, run, options, extra) for run in runs]:
                 training.result()
         except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)  # first, or else each that waits is begun once more
             scripts.stop()
             raise
         finally:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from benchmarks.learning_records import TEST_SEED, Record, changes, figures_of, machines, published_of
+from common.errors import UserError
 from common.statistics import wilson_interval
 from common.validation import STAGES
 from driver import display
@@ -72,8 +73,18 @@ def verdict(records: Sequence[Record]) -> str:
 
 
 def of_the_first(figures: dict[str, Any]) -> int:
-    """The clears among the first episodes measured, as many as the goal asks for."""
-    return str(figures["clears_in_order"][:GOAL_EPISODES]).count("1")
+    """The clears among the first episodes measured, as many as the goal asks for.
+
+    Raises:
+        UserError: there are fewer, or their order was not kept.
+    """
+    clears: str = figures.get("clears_in_order", "")
+    if len(clears) < GOAL_EPISODES:
+        raise UserError(
+            f"a record of the default preset lacks the order of {GOAL_EPISODES} episodes: measure as many at least, "
+            "and make it anew"
+        )
+    return clears[:GOAL_EPISODES].count("1")
 
 
 def ablation_table(found: dict[str, list[Record]]) -> str:

@@ -16,7 +16,8 @@ _STOP_TIMEOUTS_S: Final = (120.0, 30.0)
 class Scripts:
     """Runs this project's scripts, in several threads too; for use in a `with` of the main thread.
 
-    SIGTERM interrupts the program as Ctrl-C does. What still runs at the end of the `with` is stopped.
+    SIGTERM and a closed terminal interrupt the program as Ctrl-C does, but for a terminal that `nohup` has it outlive.
+    What still runs at the end of the `with` is stopped.
     """
 
     def __init__(self) -> None:
@@ -25,14 +26,21 @@ class Scripts:
         self._stopped = False
 
     def __enter__(self) -> "Scripts":
-        self._previous = signal.signal(signal.SIGTERM, _interrupt)
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        if before[signal.SIGHUP] == signal.SIG_IGN:
+            del before[signal.SIGHUP]
+        self._before = before
+        for number in before:
+            # SIGINT too: a shell's background jobs ignore it, and what they start would, however it is asked to end.
+            signal.signal(number, _interrupt)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-        signal.signal(signal.SIGTERM, self._previous)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def run(self, script: str, arguments: Sequence[str], *, quiet: bool = False) -> int:
         """The exit status of a script at the top level of the project.
@@ -45,7 +53,6 @@ class Scripts:
                 raise KeyboardInterrupt
             process = subprocess.Popen(
                 [sys.executable, str(ROOT / script), *arguments],
-                cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL if quiet else None,
                 # Ctrl-C on the terminal would otherwise reach it twice, and the second one ends it at once.

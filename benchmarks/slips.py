@@ -30,6 +30,7 @@ from actors.moments import Moment
 from benchmarks.options import at_least, result_file
 from common.errors import UserError
 from common.policy import Policy, load_policy
+from common.validation import WHOLE_GAME
 from driver.measuring import find_policy
 from driver.protocol import Protocol, resolve_protocol
 
@@ -266,8 +267,8 @@ def one_stage(policy: Policy, stage: str | None) -> Protocol:
     """
     given: dict[str, Any] = {} if stage is None else {"stages": (stage,)}
     protocol = resolve_protocol(policy, given, epsilon=0.0, episodes=1, seed=0)
-    if stage is not None and len(protocol.env.stages) > 1:
-        raise UserError(f"--stage {stage}: one stage is searched at a time; name one of 1-1 to 8-4")
+    if WHOLE_GAME in protocol.stages or (stage is not None and len(protocol.stages) > 1):
+        raise UserError("one stage is searched at a time; name one of 1-1 to 8-4 with --stage")
     return replace(protocol, env=replace(protocol.env, stages=protocol.env.stages[:1]))
 
 

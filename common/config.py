@@ -116,6 +116,10 @@ class ActorsConfig:
     saved_starts: float | Literal["auto"] = "auto"
     """Share of episodes that begin within a stage, at states saved along it and before deaths (compare Salimans &
     Chen, 2018); "auto": 0.75 on an emulator core that has saved states (FCEUmm), else 0."""
+    saved_start_heights: bool = False
+    """Whether the parts of a stage along which these episodes begin, 64 pixels each, are told apart by height too: so
+    that a way above or below the usual one is practised as often, though it is hardly ever taken (Go-Explore's cells,
+    Ecoffet et al., 2021)."""
     practice_steps: int | None = 64
     """Agent steps after which an episode that began within a stage is truncated, so that more of them pass the places
     they are meant for; none: they play on."""

@@ -24,6 +24,7 @@ _TUTORIAL_ACTOR = ActorsConfig(
     exploration="schedule",
     exploration_zeta=0.0,
     saved_starts=0.0,
+    saved_start_heights=False,
     practice_steps=None,
     practice_opening=0,
     chunk_length=1,

@@ -29,6 +29,7 @@ _ENVIRONMENT_BYTES: Final[dict[CoreName | None, int]] = {"fceumm": 5 * _MIB, "ne
 # measured), and an actor keeps saved states of each, at most 64 before deaths and 8 of each of 50 parts, of 42 KB.
 _EMULATOR_BYTES: Final[dict[CoreName | None, int]] = {"fceumm": 3 * _MIB, "nes-py": 1 * _MIB, None: 0}
 _SAVED_STARTS_BYTES: Final = 20 * _MIB
+_HEIGHTS_BYTES: Final = 48 * _MIB  # at most, for the same parts at three further heights
 # What a batch that is trained on takes besides, for each byte of the networks' inputs: activations, gradients and what
 # is not given back between updates. Measured on batches of 512 and 2,048: 2.8 to 4.7, by network and precision.
 _TRAINING: Final = 5
@@ -95,7 +96,9 @@ def _player_bytes(environments: int, plan: Plan, stages: Sequence[str]) -> int:
 
 def _further_saved_starts(config: Config, plan: Plan) -> int:
     has_them = plan.core is not None and has_saved_states(plan.core) and config.actors.saved_starts != 0
-    return has_them * (len(config.env.stages) - 1) * _SAVED_STARTS_BYTES
+    stages = len(config.env.stages)
+    heights = stages * _HEIGHTS_BYTES if config.actors.saved_start_heights else 0
+    return has_them * ((stages - 1) * _SAVED_STARTS_BYTES + heights)
 
 
 def _bytes_per_sample(config: Config, plan: Plan, spec: EnvironmentSpec) -> int:

@@ -15,6 +15,7 @@ from common.errors import UserError
 from common.presets import PRESETS
 from driver.options import dump_config, flatten, parse_options
 from driver.run_directory import RunDirectory
+from tests.interrupting import terminated_when_there, write_script
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -119,17 +120,18 @@ def test_a_training_that_somebody_stopped_is_no_result(
     assert not (tmp_path / "records").exists()
 
 
-def test_an_interrupt_is_one_line(
+def test_an_interrupt_ends_what_runs_begins_nothing_more_and_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = _options(tmp_path, monkeypatch)
-
-    def run(*_: object, **__: object) -> int:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Scripts, "run", run)
-    assert main(options) == 130
-    assert capsys.readouterr().err.count("\n") == 1
+    monkeypatch.setattr("benchmarks.scripts.ROOT", tmp_path)
+    write_script(tmp_path / "launch.py", place=repr(str(tmp_path)))
+    with terminated_when_there(tmp_path / "began"):
+        assert main(["--only", "one-step", "dueling", "default", *options[2:]]) == 130
+    said = capsys.readouterr()
+    assert (tmp_path / "ended").exists()
+    assert not (tmp_path / "records").exists()
+    assert (said.out, said.err.count("\n")) == ("one-step, seed 3 …\n", 1)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,9 @@ def test_the_verdict_counts_seeds_and_episodes() -> None:
     late = _record(1, 0.97)
     late["measured"][1]["stages"]["1-1"]["clears_in_order"] = "0" * 6 + "1" * 294
     assert "pass in **0 of 1 seeds** (94 clears)" in verdict([late])
+    late["measured"][1]["stages"]["1-1"]["clears_in_order"] = "1" * 99
+    with pytest.raises(UserError, match="lacks the order of 100 episodes"):
+        verdict([late])
     assert verdict([unmeasured]) == "No seed has been measured yet."
 
 

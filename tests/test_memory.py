@@ -68,6 +68,16 @@ def test_each_further_stage_takes_an_emulator_in_each_environment_and_saved_stat
     assert more(0.5, 2) - more(0.5, 1) == emulators + 2 * 20 * 2**20
 
 
+def test_starts_told_apart_by_height_are_more_in_each_actor_and_stage() -> None:
+    def more(starts: float, stages: tuple[str, ...]) -> int:
+        config = with_actors(count=2, saved_starts=starts)
+        config = replace(config, env=replace(config.env, stages=stages))
+        return taken(replace(config, actors=replace(config.actors, saved_start_heights=True))) - taken(config)
+
+    assert more(0.5, ("1-1", "1-2")) == 2 * more(0.5, ("1-1",)) == 2 * 2 * 48 * 2**20
+    assert more(0.0, ("1-1",)) == 0
+
+
 def test_an_environment_on_nes_py_takes_less_and_one_without_an_emulator_hardly_anything() -> None:
     def of_actors(config: Config, core: CoreName) -> int:
         return next(part.size for part in whole_machine(config, plan(config, core=core), SPEC) if "actor" in part.what)

@@ -1,13 +1,19 @@
 """The verdict on whether a published result held."""
 
 import contextlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from benchmarks.learning_records import TEST_SEED
 from benchmarks.reproduce import Outcome, describe, held, main, published
+from benchmarks.scripts import Scripts
 from common.errors import UserError
+from driver.options import dump_config, parse_options
+from driver.run_directory import RunDirectory
+from tests.interrupting import terminated_when_there, write_script
 
 
 @pytest.mark.parametrize(("clears", "verdict"), [(100, True), (93, True), (89, False), (0, False)])
@@ -68,3 +74,31 @@ def test_a_run_that_is_there_is_not_overwritten(tmp_path: Path, capsys: pytest.C
     (tmp_path / "reproduce-7").mkdir()
     assert main(["--runs", str(tmp_path), "--seeds", "7"]) == 2
     assert "is there already" in capsys.readouterr().err
+
+
+def test_an_interrupt_ends_the_training_in_order_and_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmarks.scripts.ROOT", tmp_path)
+    write_script(tmp_path / "launch.py", place=repr(str(tmp_path)))
+    with terminated_when_there(tmp_path / "began"):
+        assert main(["--runs", str(tmp_path)]) == 130
+    assert (tmp_path / "ended").exists()
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_training_that_somebody_stopped_says_nothing_of_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(_: Scripts, script: str, arguments: Sequence[str]) -> int:
+        assert script == "launch.py"
+        config = parse_options(list(arguments)).config
+        folder = RunDirectory(tmp_path / "reproduce-1")
+        folder.create(dump_config(config), {})
+        counts = dict.fromkeys(("env_steps", "episodes", "updates"), 7)
+        folder.progress_path.write_text(json.dumps({"time_s": 1799.0, **counts}) + "\n")
+        return 0
+
+    monkeypatch.setattr(Scripts, "run", run)
+    assert main(["--runs", str(tmp_path)]) == 2
+    assert "was stopped before 30 minutes" in capsys.readouterr().err

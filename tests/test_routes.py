@@ -1,9 +1,12 @@
 """The search for ways through stages: what it finds is played again where agents play, and the published ways hold."""
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +95,15 @@ def test_bad_input_is_refused_in_a_line(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_an_interrupt_ends_the_search_in_a_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.routes", "--stages", "8-4", "--out", str(tmp_path / "routes.json")]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: any("benchmarks.routes" in title for title in descendants(process.pid).values()), process)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        wait_for(lambda: any("benchmarks.routes" in title for title in descendants(process.pid).values()), process)
+        time.sleep(0.5)  # for the searching process to begin
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, error = process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert (process.returncode, error.count("\n")) == (130, 1), error
     assert "interrupted" in error
 

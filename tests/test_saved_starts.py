@@ -199,6 +199,21 @@ def test_parts_of_a_stage_are_drawn_evenly_however_often_they_were_visited(envs:
     assert max(parts.values()) < 1.4 * min(parts.values())
 
 
+def test_with_heights_a_way_above_the_usual_one_is_drawn_as_often(envs: list[MarioEnvironment]) -> None:
+    def highest(heights: bool) -> list[int]:
+        starts, env = SavedStarts(1.0, np.random.default_rng(0), heights), envs[0]
+        for action in [4, *[0] * 20]:  # once a jump on the spot's right, then twenty times standing
+            trail = Trail()
+            env.reset(options={"stage": "1-1"})
+            for step in range(17):
+                visit(starts, trail, env, action if step >= 4 else 0)
+        return [moment.y_pos for _ in range(300) if (moment := starts.draw("1-1")) is not None and moment.x_pos < 64]
+
+    low = 128
+    assert sum(y >= low for y in highest(True)) > 75
+    assert not any(y >= low for y in highest(False))
+
+
 def actor(
     writer: _Writer,
     *,

@@ -89,6 +89,7 @@ def test_one_stage_is_searched_that_of_training_or_its_first() -> None:
         (["nowhere"], "there is no nowhere"),
         (["pretrained/1-1.pt", "--stage", "9-9"], "9-9"),
         (["pretrained/1-1.pt", "--stage", "all"], "one stage is searched at a time"),
+        (["pretrained/1-1.pt", "--stage", "game"], "one stage is searched at a time"),
     ],
 )
 def test_a_mistake_is_one_line(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[Any]) -> None:

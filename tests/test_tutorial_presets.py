@@ -48,6 +48,7 @@ SHARED = {
     "actors.practice_steps": None,
     "actors.practice_opening": 0,
     "actors.saved_starts": 0.0,
+    "actors.saved_start_heights": False,
     "actors.chunk_length": 1,
     "actors.weights_poll_s": 0.0,
     "replay.shards": 1,
