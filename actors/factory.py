@@ -65,7 +65,7 @@ def build_actor(
     seeds = role_seed(seed, "actor", index, incarnation).spawn(3 + actors.envs_per_actor)
     actor_seed, *slot_seeds, starts_seed, stages_seed = seeds
     share = resolve_saved_starts(actors.saved_starts, env)
-    starts = SavedStarts(share, np.random.default_rng(starts_seed), actors.saved_start_heights)
+    starts_rng = np.random.default_rng(starts_seed)
     return Actor(
         slots=[
             Slot(
@@ -93,7 +93,7 @@ def build_actor(
         seed=actor_seed,
         index=index,
         stages=StageSampler((GRID,) if env.name == "gridworld" else env.stages, np.random.default_rng(stages_seed)),
-        saved_starts=starts if share > 0 else None,
+        saved_starts=SavedStarts(share, starts_rng, actors.saved_start_heights) if share > 0 else None,
     )
 
 

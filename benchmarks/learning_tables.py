@@ -11,6 +11,7 @@ from common.validation import STAGES
 from driver import display
 
 GOAL_RATE: Final = 0.95
+AIM_RATE: Final = 0.98  # with it the goal's test is safe to pass
 GOAL_EPISODES: Final = 100
 GOAL_FIRST_CLEAR_S: Final = 8 * 60.0
 _NONE: Final = "\N{EN DASH}"
@@ -57,7 +58,7 @@ def verdict(records: Sequence[Record]) -> str:
         return "No seed has been measured yet."
     first = [of_the_first(figures) for figures in measured]
     passed = sum(clears >= GOAL_RATE * GOAL_EPISODES for clears in first)
-    good = sum(figures["clear_rate"] >= GOAL_RATE for figures in measured)
+    good, safe = (sum(figures["clear_rate"] >= rate for figures in measured) for rate in (GOAL_RATE, AIM_RATE))
     early = sum(
         record["first_clear_s"] is not None and record["first_clear_s"] <= GOAL_FIRST_CLEAR_S for record in records
     )
@@ -67,7 +68,8 @@ def verdict(records: Sequence[Record]) -> str:
         f"**Goal**: a clear rate of at least {GOAL_RATE:.0%} over {GOAL_EPISODES} episodes in each of three seeds, the "
         f"first evaluation clear within {clock(GOAL_FIRST_CLEAR_S)}. The first {GOAL_EPISODES} episodes pass in "
         f"**{passed} of {len(measured)} seeds** ({', '.join(map(str, first))} clears); all that were measured have "
-        f"{GOAL_RATE:.0%} in **{good} of {len(measured)}**. The first clear was in time in {early} of {len(records)}. "
+        f"{GOAL_RATE:.0%} in **{good} of {len(measured)}**, and {AIM_RATE:.0%}, which would make that test safe to "
+        f"pass, in **{safe}**. The first clear was in time in {early} of {len(records)}. "
         f"All together {clears} of {episodes} episodes clear, {clears / episodes:.1%} ({low:.1%} to {high:.1%})."
     )
 

@@ -47,7 +47,9 @@ def _record(
 def test_the_verdict_counts_seeds_and_episodes() -> None:
     words = verdict([_record(1, 0.97), _record(2, 0.94), _record(3, 0.96, first_clear_s=481.0)])
     assert "The first 100 episodes pass in **3 of 3 seeds** (100, 100, 100 clears)" in words
-    assert "all that were measured have 95% in **2 of 3**. The first clear was in time in 2 of 3." in words
+    assert "all that were measured have 95% in **2 of 3**, and 98%, which would make" in words
+    assert "safe to pass, in **0**. The first clear was in time in 2 of 3." in words
+    assert "safe to pass, in **1**." in verdict([_record(1, 0.97), _record(2, 0.98)])
     assert "861 of 900 episodes clear, 95.7%" in words
     unmeasured = _record(1, 0.97) | {"measured": []}
     late = _record(1, 0.97)

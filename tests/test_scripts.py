@@ -1,8 +1,6 @@
 """Scripts that a longer program runs: one interrupt ends them in order, and nothing counts as done by that."""
 
-import os
 import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,11 +8,6 @@ import pytest
 
 from benchmarks.scripts import Scripts
 from tests.interrupting import wait_for_file, write_script
-
-
-def _signal_to_self(number: signal.Signals) -> None:
-    os.kill(os.getpid(), number)
-    time.sleep(30)
 
 
 def test_a_scripts_exit_status_is_handed_on(tmp_path: Path) -> None:
@@ -69,7 +62,7 @@ def test_a_signal_to_end_interrupts_and_what_runs_is_stopped(number: signal.Sign
             pool.submit(scripts.run, script, [str(tmp_path)])
             wait_for_file(tmp_path / "began")
             with pytest.raises(KeyboardInterrupt):
-                _signal_to_self(number)
+                signal.raise_signal(number)
         assert (tmp_path / "ended").exists()
     assert signal.getsignal(number) is before
 
