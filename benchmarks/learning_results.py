@@ -3,8 +3,8 @@
     python -m benchmarks.learning_results
 
 Groups of records (see `benchmarks.learning_record`): `default` holds one record per seed of the default preset,
-`ablation-*` one per seed of a variant (`h200-ablation-*` on another machine, with another budget), `stages` single
-stages and several at once, `exploration` the log of what was tried.
+`gpu` the same preset on a machine with one, `ablation-*` one per seed of a variant (`h200-ablation-*` on another
+machine, with another budget), `stages` single stages and several at once, `exploration` the log of what was tried.
 """
 
 import json
@@ -52,6 +52,8 @@ def render(groups: dict[str, list[Record]]) -> str:
     if seeds := groups.get("default"):
         parts += ["## The default preset, from scratch", verdict(seeds), default_table(seeds), _picture(_CURVES)]
         parts += ["### Where Mario dies", _text("hazards.txt")]
+    if on_gpus := groups.get("gpu"):
+        parts += ["## The same preset on a GPU", _text("gpu.txt"), default_table(on_gpus)]
     for prefix, heading in ABLATIONS.items():
         if found := variants(groups, prefix):
             parts += [f"## {heading}", _text(f"{prefix}.txt"), ablation_table(found), _picture(f"{prefix}.png")]

@@ -107,8 +107,10 @@ def ablation_table(found: dict[str, list[Record]]) -> str:
     return f"{table(head, rows)}\n\nMachine: {machines(every)}. Command: `{command}` and what was changed."
 
 
-def stage_table(records: Iterable[Record], needed: dict[str, Any], known: Mapping[str, str]) -> str:
+def stage_table(records: Sequence[Record], needed: dict[str, Any], known: Mapping[str, str]) -> str:
     """A row for each of the 32 stages, or several where several policies were measured.
+
+    Those that trained on the stage come first, of them those that trained on the fewest.
 
     Args:
         records: of the runs whose measurements are published.
@@ -116,8 +118,8 @@ def stage_table(records: Iterable[Record], needed: dict[str, Any], known: Mappin
         known: by stage, the action set that it needs by the game's map, shown with a mark where no way was found.
     """
     measured: dict[str, list[tuple[str, ...]]] = {stage: [] for stage in STAGES}
-    for record in records:
-        for stage, found in measured.items():
+    for stage, found in measured.items():
+        for record in sorted(records, key=lambda record: (stage not in record["stages"], len(record["stages"]))):
             figures = figures_of(record, stage, seed=TEST_SEED)
             if figures is not None:
                 found.append(_stage_row(record, stage, figures))

@@ -97,6 +97,14 @@ def test_each_stage_has_a_row_and_a_policy_that_never_saw_it_is_called_so() -> N
     assert rows[31].startswith("| 8-4 | `complex` (by the map) |  |")
 
 
+def test_a_stages_own_policy_stands_before_that_of_several_and_before_one_that_never_trained_on_it() -> None:
+    of = {name: _record(1, 0.9) | {"stages": stages} for name, stages in (("both", ["1-1", "1-2"]), ("own", ["1-1"]))}
+    other = _record(1, 0.9) | {"stages": ["1-2"]}
+    rows = stage_table([other, of["both"], of["own"]], {}, {}).splitlines()[2:5]
+    policies = [row.split(" | ")[3] for row in rows]
+    assert policies == ["trained on 1-1", "trained on 1-1 1-2", "zero-shot, trained on 1-2"]
+
+
 def test_what_all_runs_of_an_ablation_were_told_is_no_change() -> None:
     usual = {"learner.device": "cuda", "env.stages": ["1-2"]}
     record = {"settings": {"seed": 4, "max_minutes": 1.0, **usual, "agent.n_step": 3}}
