@@ -15,12 +15,13 @@ ACTION_SETS: Final[Mapping[ActionSet, tuple[str, ...]]] = MappingProxyType(
 )
 """Action names by the value of `EnvConfig.actions`, in the order of the network's outputs."""
 
-NEEDED_ACTIONS: Final[Mapping[str, ActionSet]] = MappingProxyType({"8-4": "complex"})
-"""The smallest action set for stages that RIGHT_ONLY cannot clear. The way through 8-4 leads down pipes: Down is in
-COMPLEX_MOVEMENT alone."""
+NEEDED_ACTIONS: Final[Mapping[str, ActionSet]] = MappingProxyType({"4-4": "simple", "8-4": "complex"})
+"""The smallest action set with a known way, for stages where RIGHT_ONLY has none: a search found one through the maze
+4-4 with SIMPLE_MOVEMENT and none with RIGHT_ONLY (docs/results/routes.json); by the map, the way through 8-4 leads down
+pipes, and Down is in COMPLEX_MOVEMENT alone."""
 
 
 def stages_beyond(actions: ActionSet, stages: Iterable[str]) -> dict[str, ActionSet]:
-    """Those of the stages that cannot be cleared with these actions, and the action set that each needs."""
+    """Those of the stages that have no known way with these actions, and the action set with one."""
     needed = {stage: NEEDED_ACTIONS[stage] for stage in stages if stage in NEEDED_ACTIONS}
     return {stage: least for stage, least in needed.items() if not {*ACTION_SETS[least]} <= {*ACTION_SETS[actions]}}

@@ -14,16 +14,18 @@ from driver.ray_session import ClusterSize, Session
 def notes(env: EnvConfig) -> list[str]:
     session = Session(None, ClusterSize(nodes=1, cpus=2, gpus=0, memory_bytes=10**9), None)
     lines = introduction(replace(Config(), env=env), Plan(2, "cpu", 1, 1, "fceumm"), session, None)
-    return [line for line in lines if line.startswith("note: stage")]
+    return [line for line in lines if line.startswith("note: no way")]
 
 
 @pytest.mark.parametrize("actions", ["right_only", "simple"])
-def test_a_stage_that_wants_down_is_told_where_no_action_presses_it(actions: ActionSet) -> None:
-    needs = f"note: stage 8-4 cannot be cleared with --env.actions {actions}, it needs complex"
+def test_a_stage_without_a_known_way_is_told_with_the_actions_that_have_one(actions: ActionSet) -> None:
+    needs = f"note: no way through 8-4 is known with --env.actions {actions}; complex has one"
     assert notes(EnvConfig(stages=("1-1", "8-4"), actions=actions)) == [needs]
+    maze = notes(EnvConfig(stages=("4-4",), actions=actions))
+    assert maze == ([needs.replace("8-4", "4-4").replace("complex", "simple")] if actions == "right_only" else [])
 
 
 def test_nothing_is_told_where_the_actions_suffice() -> None:
     assert notes(EnvConfig(stages=("8-4",), actions="complex")) == []
-    assert notes(EnvConfig(stages=("1-1", "4-4"))) == []
+    assert notes(EnvConfig(stages=("1-1", "7-4"))) == []
     assert notes(EnvConfig(name="gridworld", stages=("8-4",), show_buttons=False)) == []
