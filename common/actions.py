@@ -16,9 +16,9 @@ ACTION_SETS: Final[Mapping[ActionSet, tuple[str, ...]]] = MappingProxyType(
 """Action names by the value of `EnvConfig.actions`, in the order of the network's outputs."""
 
 NEEDED_ACTIONS: Final[Mapping[str, ActionSet]] = MappingProxyType({"4-4": "simple", "8-4": "complex"})
-"""The smallest action set with a known way, for stages where RIGHT_ONLY has none: a search found one through the maze
-4-4 with SIMPLE_MOVEMENT and none with RIGHT_ONLY (docs/results/routes.json); by the map, the way through 8-4 leads down
-pipes, and Down is in COMPLEX_MOVEMENT alone."""
+"""The smallest action set with a known way, for stages where that is not RIGHT_ONLY: a search found one through the
+maze 4-4 with SIMPLE_MOVEMENT and none with RIGHT_ONLY (docs/results/routes.json); by the map, the way through 8-4 leads
+down pipes, and Down is in COMPLEX_MOVEMENT alone."""
 
 
 def stages_beyond(actions: ActionSet, stages: Iterable[str]) -> dict[str, ActionSet]:
