@@ -2,13 +2,15 @@
 
     python -m benchmarks.ablation                        # every variant, seeds 1 to 3, ten minutes each: twelve hours
     python -m benchmarks.ablation --only default uniform-replay --minutes 10
+    python -m benchmarks.ablation --env-steps 320000     # where two cores do not make that in ten minutes
     python -m benchmarks.ablation --group h200-ablation --seeds 1 --minutes 9.5 --at-once 10 \
         -- --learner.device cuda --actors.count 2 --ray.address local
 
 What follows `--` is for every run's `launch.py`. Each run's best policy is measured over 100 episodes. Runs that have a
-record under `docs/results/learning/GROUP-VARIANT` are passed over; a record of another budget is an error. Ctrl-C stops
-what runs: the same command, once the folder of a run that was stopped is removed, begins that run anew and goes on.
-After a change of the default preset begin another group. `make results` makes the tables.
+record under `docs/results/learning/GROUP-VARIANT` are passed over; a record of other minutes, or other env steps, than
+are asked is an error, while one in env steps may stand beside those in minutes. Ctrl-C stops what runs: the same
+command, once the folder of a run that was stopped is removed, begins that run anew and goes on. After a change of the
+default preset begin another group. `make results` makes the tables.
 """
 
 import argparse
@@ -18,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from benchmarks import learning_record
 from benchmarks.learning_record import FOLDER, ended_by
@@ -68,6 +70,23 @@ VARIANTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 
 _WITHOUT_REPLAY: Final = ("--checkpoint.no-replay",)
 _EPISODES: Final = 100
+_MINUTES: Final = "max_minutes"
+_ENV_STEPS: Final = "total_env_steps"
+
+
+class Budget(NamedTuple):
+    """What ends each training."""
+
+    setting: str
+    amount: float
+
+    def __str__(self) -> str:
+        return f"{self.amount:g} minutes" if self.setting == _MINUTES else f"{self.amount:,.0f} env steps"
+
+    @property
+    def options(self) -> list[str]:
+        """For `launch.py`."""
+        return [f"--{self.setting.replace('_', '-')}", f"{self.amount:.12g}"]
 
 
 class Run(NamedTuple):
@@ -87,9 +106,9 @@ class Run(NamedTuple):
         """Its record, once it was made."""
         return FOLDER / self.folder / f"seed-{self.seed}.json"
 
-    def command(self, minutes: float, folder: Path, extra: Sequence[str] = ()) -> list[str]:
+    def command(self, budget: Budget, folder: Path, extra: Sequence[str] = ()) -> list[str]:
         """Arguments of `launch.py`; `extra` are every run's."""
-        limits = ["--seed", str(self.seed), "--max-minutes", f"{minutes:g}", "--run-dir", str(folder)]
+        limits = ["--seed", str(self.seed), *budget.options, "--run-dir", str(folder)]
         return [*VARIANTS[self.variant], *limits, *_WITHOUT_REPLAY, *extra]
 
 
@@ -111,7 +130,7 @@ def _train_all(options: argparse.Namespace, extra: Sequence[str]) -> None:
     for name, values in (("--only", options.only), ("--seeds", options.seeds)):
         if len(set(values)) != len(values):
             raise UserError(f"{name}: one is named twice")
-    runs = list(missing(options.only, options.seeds, options.group, options.minutes))
+    runs = list(missing(options.only, options.seeds, options.group, _asked(options)))
     with Scripts() as scripts:
         pool = ThreadPoolExecutor(options.at_once)
         try:
@@ -132,24 +151,30 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return words[:place], words[place + 1 :]
 
 
-def missing(variants: Sequence[str], seeds: Sequence[int], group: str, minutes: float) -> Iterator[Run]:
+def _asked(options: argparse.Namespace) -> Budget:
+    return Budget(_MINUTES, options.minutes) if options.env_steps is None else Budget(_ENV_STEPS, options.env_steps)
+
+
+def missing(variants: Sequence[str], seeds: Sequence[int], group: str, budget: Budget) -> Iterator[Run]:
     """The runs that have no record yet: every variant's first seed before any second one.
 
     Raises:
-        UserError: a record is of another budget, or damaged.
+        UserError: a record is of another budget of the same kind, or damaged.
     """
     for seed in seeds:
         for variant in variants:
             run = Run(variant, seed, group)
             if not run.record.exists():
                 yield run
-            elif (other := _budget(run.record)) != minutes:
-                raise UserError(f"{run.record} is of {other} minutes, not {minutes:g}: name another --group for these")
+            elif (other := _budget(run.record)) != budget and other.setting == budget.setting:
+                raise UserError(f"{run.record} is of {other}, not {budget}: name another --group for these")
 
 
-def _budget(record: Path) -> Any:
+def _budget(record: Path) -> Budget:
     try:
-        return json.loads(record.read_text(encoding="utf-8"))["settings"]["max_minutes"]
+        settings = json.loads(record.read_text(encoding="utf-8"))["settings"]
+        setting = _ENV_STEPS if _ENV_STEPS in settings else _MINUTES
+        return Budget(setting, float(settings[setting]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{record} cannot be read ({error}): remove it to make it anew") from None
 
@@ -160,7 +185,7 @@ def _train(scripts: Scripts, run: Run, options: argparse.Namespace, extra: Seque
         raise UserError(f"{folder} is there already: remove what an ended training left, or name another --runs")
     print(f"{run.variant}, seed {run.seed} …", flush=True)
     quiet = options.at_once > 1  # lines of several runs would mix, and each has its own in its folder's mario.log
-    _call(scripts, "launch.py", run.command(options.minutes, folder, extra), quiet)
+    _call(scripts, "launch.py", run.command(_asked(options), folder, extra), quiet)
     if ended_by(RunDirectory(folder)) is None:
         raise UserError(f"{folder} was stopped before its budget was used: remove it, and start again")
     result = folder / "measured.json"
@@ -188,7 +213,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--seeds", type=at_least(0, int), nargs="+", default=[1, 2, 3], metavar="N", help="default: 1 2 3")
     text = "first part of the records' folders; default: ablation, with -VARIANT after it"
     add("--group", default="ablation", metavar="NAME", help=text)
-    add("--minutes", type=at_least(0.1, float), default=10.0, metavar="M", help="of each training; default: 10")
+    budget = parser.add_mutually_exclusive_group()
+    text = "of each training; default: 10"
+    budget.add_argument("--minutes", type=at_least(0.1, float), default=10.0, metavar="M", help=text)
+    text = "of each training, in place of minutes, on a machine of another speed"
+    budget.add_argument("--env-steps", type=at_least(1, int), metavar="N", help=text)
     text = "trainings beside each other, on a machine with cores enough; default: 1"
     add("--at-once", type=at_least(1, int), default=1, metavar="N", help=text)
     text = "folder of the run directories; default: runs/ablation"

@@ -9,7 +9,7 @@ from threading import Barrier
 import pytest
 
 from benchmarks import ablation, learning_record
-from benchmarks.ablation import VARIANTS, Run, main, missing
+from benchmarks.ablation import VARIANTS, Budget, Run, main, missing
 from benchmarks.scripts import Scripts
 from common.errors import UserError
 from common.presets import PRESETS
@@ -17,12 +17,14 @@ from driver.options import dump_config, flatten, parse_options
 from driver.run_directory import RunDirectory
 from tests.interrupting import terminated_when_there, write_script
 
+_TEN_MINUTES = Budget("max_minutes", 10)
+
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_each_variant_is_a_command_that_changes_something_and_only_the_default_nothing(
     variant: str, tmp_path: Path
 ) -> None:
-    config = parse_options(Run(variant, 2).command(10, tmp_path / "run")).config
+    config = parse_options(Run(variant, 2).command(_TEN_MINUTES, tmp_path / "run")).config
     usual = flatten(PRESETS["default"])
     changed = {name for name, value in flatten(config).items() if value != usual[name]}
     assert {"seed", "max_minutes", "checkpoint.replay"} >= changed if variant == "default" else len(changed) > 3
@@ -35,10 +37,28 @@ def test_all_variants_come_before_the_second_seed_and_what_has_a_record_is_passe
     done = Run("dueling", 1)
     done.record.parent.mkdir()
     done.record.write_text('{"settings": {"max_minutes": 10.0}}')
-    runs = [(run.variant, run.seed) for run in missing(["default", "dueling"], [1, 2], "ablation", 10)]
+    runs = [(run.variant, run.seed) for run in missing(["default", "dueling"], [1, 2], "ablation", _TEN_MINUTES)]
     assert runs == [("default", 1), ("default", 2), ("dueling", 2)]
-    with pytest.raises(UserError, match=r"is of 10.0 minutes, not 5: name another --group"):
-        list(missing(["dueling"], [1], "ablation", 5))
+    with pytest.raises(UserError, match=r"is of 10 minutes, not 5 minutes: name another --group"):
+        list(missing(["dueling"], [1], "ablation", Budget("max_minutes", 5)))
+
+
+def test_a_budget_in_env_steps_stands_beside_one_in_minutes_but_not_beside_another_in_env_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ablation, "FOLDER", tmp_path)
+    record = Run("dueling", 1).record
+    record.parent.mkdir()
+    record.write_text('{"settings": {"total_env_steps": 320000}}')
+    assert list(missing(["dueling"], [1], "ablation", _TEN_MINUTES)) == []
+    assert list(missing(["dueling"], [1], "ablation", Budget("total_env_steps", 320_000))) == []
+    with pytest.raises(UserError, match=r"is of 320,000 env steps, not 5,000 env steps: name another --group"):
+        list(missing(["dueling"], [1], "ablation", Budget("total_env_steps", 5_000)))
+
+
+def test_a_training_of_so_many_env_steps_has_no_limit_of_minutes(tmp_path: Path) -> None:
+    config = parse_options(Run("default", 2).command(Budget("total_env_steps", 320_000), tmp_path / "run")).config
+    assert (config.total_env_steps, config.max_minutes) == (320_000, None)
 
 
 def test_a_folder_that_an_ended_training_left_is_named(
