@@ -103,8 +103,8 @@ def ablation_table(found: dict[str, list[Record]]) -> str:
     order = sorted(found, key=lambda name: (name != "default", name))
     rows = [_ablation_row(name, found[name], usual) for name in order]
     every = [record for records in found.values() for record in records]
-    command = next(iter(found.get("default", every)))["command"]
-    return f"{table(head, rows)}\n\nMachine: {machines(every)}. Command: `{command}` and what was changed."
+    commands = ", ".join(f"`{record['command']}`" for record in found.get("default", every[:1]))
+    return f"{table(head, rows)}\n\nMachine: {machines(every)}. Commands: {commands} and what was changed."
 
 
 def stage_table(records: Sequence[Record], needed: dict[str, Any], known: Mapping[str, str]) -> str:

@@ -71,7 +71,7 @@ def test_the_default_table_has_each_seeds_commit_and_command_and_what_evaluation
 def test_the_ablation_table_holds_variants_against_the_default_at_the_same_budget() -> None:
     records = {
         "one-step": [_record(seed, rate, settings={"agent.n_step": 1}) for seed, rate in ((1, 0.2), (2, 0.4))],
-        "default": [_record(1, 0.9)],
+        "default": [_record(1, 0.9), _record(2, 0.9)],
         "unmeasured": [_record(1, 0.9) | {"measured": [], "evaluations": []}],
     }
     groups = {f"ablation-{name}": found for name, found in records.items()} | {"h200-ablation-default": []}
@@ -80,6 +80,7 @@ def test_the_ablation_table_holds_variants_against_the_default_at_the_same_budge
     assert [line.split(" | ")[0] for line in lines[2:5]] == ["| default", "| one-step", "| unmeasured"]
     assert "| 1, 2 | 30% | 20%, 40% | 1,350 (900 to 1,800) | 3.0 (3.0 to 3.0) | 1,500 (1,000 to 2,000) |" in lines[3]
     assert "| `agent.n_step=1` | 0123456 |" in lines[3]
+    assert lines[-1].endswith("Commands: `python launch.py --seed 1`, `python launch.py --seed 2` and what was changed.")
 
 
 def test_each_stage_has_a_row_and_a_policy_that_never_saw_it_is_called_so() -> None:
