@@ -7,10 +7,11 @@
         -- --learner.device cuda --actors.count 2 --ray.address local
 
 What follows `--` is for every run's `launch.py`. Each run's best policy is measured over 100 episodes. Runs that have a
-record under `docs/results/learning/GROUP-VARIANT` are passed over; a record of other minutes, or other env steps, than
-are asked is an error, while one in env steps may stand beside those in minutes. Ctrl-C stops what runs: the same
-command, once the folder of a run that was stopped is removed, begins that run anew and goes on. After a change of the
-default preset begin another group. `make results` makes the tables.
+record under `docs/results/learning/GROUP-VARIANT` are passed over; one of other minutes, or of other env steps, than
+are asked is an error wherever it is in the group, while one in env steps may stand beside those in minutes, which is
+said. Ctrl-C stops what runs: the same command, once the folder of a run that was stopped is removed, begins that run
+anew and goes on. After a change of the default preset begin another group, with a heading in
+`benchmarks.learning_results` and a GROUP.txt beside the records, of which `make results` then makes its table.
 """
 
 import argparse
@@ -72,6 +73,11 @@ _WITHOUT_REPLAY: Final = ("--checkpoint.no-replay",)
 _EPISODES: Final = 100
 _MINUTES: Final = "max_minutes"
 _ENV_STEPS: Final = "total_env_steps"
+_MOST_ENV_STEPS: Final = 10**9
+_OWN_OPTIONS: Final = (
+    *("--seed", "--run-dir", "--resume", "--resume-from"),
+    *("--max-minutes", "--total-env-steps", "--max-episodes", "--max-updates"),
+)
 
 
 class Budget(NamedTuple):
@@ -130,6 +136,9 @@ def _train_all(options: argparse.Namespace, extra: Sequence[str]) -> None:
     for name, values in (("--only", options.only), ("--seeds", options.seeds)):
         if len(set(values)) != len(values):
             raise UserError(f"{name}: one is named twice")
+    for word in extra:
+        if word.partition("=")[0].replace("_", "-") in _OWN_OPTIONS:
+            raise UserError(f"{word} after --: seeds, folders and budgets are this program's own options")
     runs = list(missing(options.only, options.seeds, options.group, _asked(options)))
     with Scripts() as scripts:
         pool = ThreadPoolExecutor(options.at_once)
@@ -159,15 +168,19 @@ def missing(variants: Sequence[str], seeds: Sequence[int], group: str, budget: B
     """The runs that have no record yet: every variant's first seed before any second one.
 
     Raises:
-        UserError: a record is of another budget of the same kind, or damaged.
+        UserError: a record of the group is of another budget of the same kind, or damaged.
     """
+    known = {record: _budget(record) for record in sorted(FOLDER.glob(f"{group}-*/seed-*.json"))}
+    for record, other in known.items():
+        if other.setting == budget.setting and other != budget:
+            raise UserError(f"{record} is of {other}, not {budget}: name another --group for these")
     for seed in seeds:
         for variant in variants:
             run = Run(variant, seed, group)
-            if not run.record.exists():
+            if run.record not in known:
                 yield run
-            elif (other := _budget(run.record)) != budget and other.setting == budget.setting:
-                raise UserError(f"{run.record} is of {other}, not {budget}: name another --group for these")
+            elif known[run.record] != budget:
+                print(f"{run.variant}, seed {run.seed}: has a record of {known[run.record]}", flush=True)
 
 
 def _budget(record: Path) -> Budget:
@@ -217,7 +230,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "of each training; default: 10"
     budget.add_argument("--minutes", type=at_least(0.1, float), default=10.0, metavar="M", help=text)
     text = "of each training, in place of minutes, on a machine of another speed"
-    budget.add_argument("--env-steps", type=at_least(1, int), metavar="N", help=text)
+    budget.add_argument("--env-steps", type=at_least(1, int, _MOST_ENV_STEPS), metavar="N", help=text)
     text = "trainings beside each other, on a machine with cores enough; default: 1"
     add("--at-once", type=at_least(1, int), default=1, metavar="N", help=text)
     text = "folder of the run directories; default: runs/ablation"

@@ -13,6 +13,7 @@ _KEYS: Final = (
     *("note", "command", "commit", "uncommitted_changes", "seed", "stages", "settings", "machine", "minutes"),
     *("env_steps", "updates", "first_clear_s", "evaluations", "measured"),
 )
+_BUDGETS: Final = {"max_minutes": "{:g} minutes", "total_env_steps": "{:,} env steps"}
 
 TEST_SEED: Final = 7
 """`evaluate.py --seed` of the published figures. Its default, 0, was looked at while the default preset was made."""
@@ -54,8 +55,14 @@ def changes(record: Record, usual: dict[str, Any] | None = None) -> dict[str, An
     return {
         name: value
         for name, value in record["settings"].items()
-        if name not in ("seed", "max_minutes") and (name, value) not in common
+        if name not in ("seed", *_BUDGETS) and (name, value) not in common
     }
+
+
+def budget(record: Record) -> str:
+    """What ended a run that nobody stopped, in words."""
+    limits = {name: record["settings"][name] for name in _BUDGETS if name in record["settings"]}
+    return ", ".join(_BUDGETS[name].format(limit) for name, limit in limits.items())
 
 
 def machines(records: Sequence[Record]) -> str:
@@ -64,8 +71,10 @@ def machines(records: Sequence[Record]) -> str:
 
 
 def _machine(machine: dict[str, Any]) -> str:
+    arithmetic = {True: " (bf16)", False: " (without bf16)", None: ""}[machine.get("cpu_bfloat16")]
     gpu = "" if machine["gpu"] is None else f", {machine['gpu']}"
-    return f"{machine['cores']} cores of {machine['cpu']}{gpu}, PyTorch {machine['torch']}"
+    versions = f"Python {machine['python']}, PyTorch {machine['torch']}"
+    return f"{machine['cores']} cores of {machine['cpu']}{arithmetic}{gpu}, {versions}"
 
 
 def _load(folder: Path) -> list[Record]:

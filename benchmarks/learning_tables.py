@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from benchmarks.learning_records import TEST_SEED, Record, changes, figures_of, machines, published_of
+from benchmarks.learning_records import TEST_SEED, Record, budget, changes, figures_of, machines, published_of
 from common.errors import UserError
 from common.statistics import wilson_interval
 from common.validation import STAGES
@@ -96,10 +96,10 @@ def ablation_table(found: dict[str, list[Record]]) -> str:
         found: records by variant, one per seed, at least one each.
     """
     head = (
-        *("variant", "seeds", "measured clear rate", "of each seed", "x at the end", "wall minutes", "env steps"),
-        *("changed", "commit"),
+        *("variant", "seeds", "measured clear rate", "default's, same seeds", "of each seed", "x at the end"),
+        *("budget", "wall minutes", "env steps", "changed", "commit"),
     )
-    usual = found["default"][0]["settings"] if "default" in found else {}
+    usual = found.get("default", [])
     order = sorted(found, key=lambda name: (name != "default", name))
     rows = [_ablation_row(name, found[name], usual) for name in order]
     every = [record for records in found.values() for record in records]
@@ -133,14 +133,14 @@ def stage_table(records: Sequence[Record], needed: dict[str, Any], known: Mappin
         for stage, found in measured.items()
         for row in found or [empty]
     ]
-    return table(head, rows)
+    return f"{table(head, rows)}\n\nMachine: {machines(records)}."
 
 
 def exploration_table(records: Sequence[Record]) -> str:
     """The log: a row for each run."""
     head = (
         *("run", "minutes", "env steps", "best evaluation", "first clear"),
-        *("changed against the preset of its day", "commit", "note"),
+        *("changed against the preset of its day", "commit", "note", "command", "cores of"),
     )
     rows = [
         (
@@ -152,29 +152,41 @@ def exploration_table(records: Sequence[Record]) -> str:
             _listed(changes(record)),
             f"{(record['commit'] or _NONE)[:7]}{' and changes' if record['uncommitted_changes'] else ''}",
             record["note"],
+            f"`{record['command']}`",
+            record["machine"]["cpu"],
         )
         for record in records
     ]
     return table(head, rows)
 
 
-def _ablation_row(name: str, records: Sequence[Record], usual: dict[str, Any]) -> tuple[str, ...]:
-    rates = [figures["clear_rate"] for record in records if (figures := _first_measured(record)) is not None]
+def _ablation_row(name: str, records: Sequence[Record], usual: Sequence[Record]) -> tuple[str, ...]:
+    rates = _measured_rates(records)
+    sisters = {record["seed"]: record for record in usual}
+    beside = _measured_rates([sisters[record["seed"]] for record in records if record["seed"] in sisters])
+    changed: dict[str, Any] = {}
+    for record in records:
+        sister = sisters.get(record["seed"], next(iter(usual), None))
+        changed |= changes(record, sister["settings"] if sister else None)
     return (
         name,
         ", ".join(str(record["seed"]) for record in records),
         f"{statistics.fmean(rates):.0%}" if rates else _NONE,
+        f"{statistics.fmean(beside):.0%}" if len(beside) == len(rates) > 0 else _NONE,
         ", ".join(f"{rate:.0%}" for rate in rates) or _NONE,
         _range([record["evaluations"][-1]["mean_x"] for record in records if record["evaluations"]], "{:,.0f}"),
+        "; ".join(dict.fromkeys(map(budget, records))),
         _range([record["minutes"] for record in records], "{:.1f}"),
         _range([record["env_steps"] for record in records], "{:,.0f}"),
-        _listed(changes(records[0], usual)),
+        _listed(changed),
         ", ".join(dict.fromkeys((record["commit"] or _NONE)[:7] for record in records)),
     )
 
 
-def _first_measured(record: Record) -> dict[str, Any] | None:
-    return figures_of(record, record["stages"][0], seed=0)
+def _measured_rates(records: Sequence[Record]) -> list[float]:
+    """Clear rates in the first stage of training, of those that were measured."""
+    found = [figures_of(record, record["stages"][0], seed=0) for record in records]
+    return [figures["clear_rate"] for figures in found if figures is not None]
 
 
 def _stage_row(record: Record, stage: str, figures: dict[str, Any]) -> tuple[str, ...]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from common.precision import uses_bfloat16
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -16,6 +18,7 @@ def describe_machine() -> dict[str, Any]:
         "cpu": _cpu_model(Path("/proc/cpuinfo")),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "cpu_bfloat16": uses_bfloat16("auto", torch.device("cpu")),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "system": platform.system(),
         "python": platform.python_version(),

@@ -6,17 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
-_MOST: Final = 1e6
+_MOST: Final = 10**6
 _Number = TypeVar("_Number", int, float)
 
 
-def at_least(low: float, kind: Callable[[str], _Number]) -> Callable[[str], _Number]:
-    """A number from `low` to a million."""
+def at_least(low: float, kind: Callable[[str], _Number], most: int = _MOST) -> Callable[[str], _Number]:
+    """A number from `low` to `most`, a million unless it is given."""
 
     def number(text: str) -> _Number:
         value = kind(text)
-        if not low <= value <= _MOST:
-            raise argparse.ArgumentTypeError(f"{text} is not between {low:g} and {_MOST:g}")
+        if not low <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not between {low:g} and {most:g}")
         return value
 
     return number

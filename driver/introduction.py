@@ -28,7 +28,7 @@ def introduction(config: Config, plan: Plan, session: Session, cluster: Cluster 
     yield f"{_count(plan.actors, 'actor')} with {envs} each{core}, {shards}, learner on {learner}"
     played = config.env.stages if config.env.name == "mario" else ()
     for stage, needed in stages_beyond(config.env.actions, played).items():
-        yield f"note: no way through {stage} is known with --env.actions {config.env.actions}; {needed} has one"
+        yield f"note: no way through {stage} is known with --env.actions {config.env.actions}: take {needed}"
     if session.address is None and config.actors.count != "auto" and plan.cpus > machine_cores():
         yield f"note: {plan.actors} actors and the learner share {machine_cores()} cores, as you asked"
     if cluster is not None and config.actors.count != "auto" and config.actors.count > plan.actors:

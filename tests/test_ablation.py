@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Barrier
@@ -44,21 +45,19 @@ def test_all_variants_come_before_the_second_seed_and_what_has_a_record_is_passe
 
 
 def test_a_budget_in_env_steps_stands_beside_one_in_minutes_but_not_beside_another_in_env_steps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(ablation, "FOLDER", tmp_path)
     record = Run("dueling", 1).record
     record.parent.mkdir()
     record.write_text('{"settings": {"total_env_steps": 320000}}')
-    assert list(missing(["dueling"], [1], "ablation", _TEN_MINUTES)) == []
     assert list(missing(["dueling"], [1], "ablation", Budget("total_env_steps", 320_000))) == []
-    with pytest.raises(UserError, match=r"is of 320,000 env steps, not 5,000 env steps: name another --group"):
-        list(missing(["dueling"], [1], "ablation", Budget("total_env_steps", 5_000)))
-
-
-def test_a_training_of_so_many_env_steps_has_no_limit_of_minutes(tmp_path: Path) -> None:
-    config = parse_options(Run("default", 2).command(Budget("total_env_steps", 320_000), tmp_path / "run")).config
-    assert (config.total_env_steps, config.max_minutes) == (320_000, None)
+    assert capsys.readouterr().out == ""
+    assert list(missing(["dueling"], [1], "ablation", _TEN_MINUTES)) == []
+    assert capsys.readouterr().out == "dueling, seed 1: has a record of 320,000 env steps\n"
+    for variant in ("dueling", "default"):
+        with pytest.raises(UserError, match=r"is of 320,000 env steps, not 5,000 env steps: name another --group"):
+            list(missing([variant], [1], "ablation", Budget("total_env_steps", 5_000)))
 
 
 def test_a_folder_that_an_ended_training_left_is_named(
@@ -130,6 +129,21 @@ def test_a_training_that_used_its_budget_is_measured_and_recorded_once(
     assert main(options) == 0
 
 
+def test_a_budget_of_env_steps_is_the_trainings_only_limit_and_must_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _options(tmp_path, monkeypatch)
+    monkeypatch.setattr(Scripts, "run", _trained(120.0))  # after 7 env steps
+    options = ["--only", "one-step", "--seeds", "3", "--runs", str(tmp_path / "runs")]
+    assert main([*options, "--env-steps", "8"]) == 2
+    assert "was stopped before its budget was used" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "runs")
+    assert main([*options, "--env-steps", "7"]) == 0
+    record = json.loads((tmp_path / "records" / "ablation-one-step" / "seed-3.json").read_text())
+    assert record["settings"]["total_env_steps"] == 7
+    assert "max_minutes" not in record["settings"]
+
+
 def test_a_training_that_somebody_stopped_is_no_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,6 +174,11 @@ def test_an_interrupt_ends_what_runs_begins_nothing_more_and_is_one_line(
         (["--seeds", "1", "1"], "named twice"),
         (["--only", "dueling", "dueling"], "named twice"),
         (["--seeds", "-1"], "--seeds"),
+        (["--env-steps", "0"], "is not between 1 and"),
+        (["--env-steps", "2000000000"], "is not between 1 and"),
+        (["--env-steps", "5", "--minutes", "5"], "not allowed with"),
+        (["--", "--max-minutes", "5"], "--max-minutes after --"),
+        (["--env-steps", "5", "--", "--total_env_steps=9"], "--total_env_steps=9 after --"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_trained(

@@ -19,12 +19,12 @@ def notes(env: EnvConfig) -> list[str]:
 
 @pytest.mark.parametrize("actions", ["right_only", "simple"])
 def test_a_stage_without_a_known_way_is_told_with_the_actions_that_have_one(actions: ActionSet) -> None:
-    needs = f"note: no way through 8-4 is known with --env.actions {actions}; complex has one"
+    needs = f"note: no way through 8-4 is known with --env.actions {actions}: take complex"
     assert notes(EnvConfig(stages=("1-1", "8-4"), actions=actions)) == [needs]
 
 
 def test_a_maze_is_told_with_the_actions_that_a_search_found_its_way_with() -> None:
-    needs = "note: no way through 4-4 is known with --env.actions right_only; simple has one"
+    needs = "note: no way through 4-4 is known with --env.actions right_only: take simple"
     assert notes(EnvConfig(stages=("4-4",))) == [needs]
 
 

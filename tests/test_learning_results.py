@@ -6,12 +6,12 @@ import pytest
 
 from benchmarks.learning_curves import draw_ablation, draw_seeds
 from benchmarks.learning_record import FOLDER
-from benchmarks.learning_records import TEST_SEED, Record, changes, load_groups, variants
+from benchmarks.learning_records import TEST_SEED, Record, changes, load_groups, machines, variants
 from benchmarks.learning_results import PAGE, render
-from benchmarks.learning_tables import ablation_table, default_table, stage_table, verdict
+from benchmarks.learning_tables import ablation_table, default_table, exploration_table, stage_table, verdict
 from common.errors import UserError
 
-MACHINE = {"cpu": "a processor", "cores": 2, "gpu": None, "torch": "2.13.0"}
+MACHINE = {"cpu": "a processor", "cores": 2, "gpu": None, "python": "3.11.7", "torch": "2.13.0"}
 
 
 def test_the_committed_page_is_what_the_records_say() -> None:
@@ -65,22 +65,49 @@ def test_the_default_table_has_each_seeds_commit_and_command_and_what_evaluation
     text = default_table([_record(1, 0.97), _record(2, 0.94)])
     assert "| 1 | 3.0 | 1,000 | 70 | 5:00 | 97.0% of 300 (50.0% to 90.0%) | \N{EN DASH} | 50% | 0123456 |" in text
     assert "`python launch.py --seed 1`, `python launch.py --seed 2`" in text
-    assert "2 cores of a processor, PyTorch 2.13.0" in text
+    assert "2 cores of a processor, Python 3.11.7, PyTorch 2.13.0" in text
 
 
 def test_the_ablation_table_holds_variants_against_the_default_at_the_same_budget() -> None:
     records = {
         "one-step": [_record(seed, rate, settings={"agent.n_step": 1}) for seed, rate in ((1, 0.2), (2, 0.4))],
-        "default": [_record(1, 0.9), _record(2, 0.9)],
+        "default": [_record(1, 0.9), _record(2, 0.7), _record(3, 0.1)],
         "unmeasured": [_record(1, 0.9) | {"measured": [], "evaluations": []}],
     }
     groups = {f"ablation-{name}": found for name, found in records.items()} | {"h200-ablation-default": []}
     assert variants(groups, "ablation") == records
     lines = ablation_table(records).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:5]] == ["| default", "| one-step", "| unmeasured"]
-    assert "| 1, 2 | 30% | 20%, 40% | 1,350 (900 to 1,800) | 3.0 (3.0 to 3.0) | 1,500 (1,000 to 2,000) |" in lines[3]
-    assert "| `agent.n_step=1` | 0123456 |" in lines[3]
-    assert lines[-1].endswith("Commands: `python launch.py --seed 1`, `python launch.py --seed 2` and what was changed.")
+    assert "| 1, 2 | 30% | 80% | 20%, 40% | 1,350 (900 to 1,800) | 3 minutes | 3.0 (3.0 to 3.0) |" in lines[3]
+    assert "| 1,500 (1,000 to 2,000) | `agent.n_step=1` | 0123456 |" in lines[3]
+    commands = ", ".join(f"`python launch.py --seed {seed}`" for seed in (1, 2, 3))
+    assert lines[-1].endswith(f"Commands: {commands} and what was changed.")
+
+
+def test_a_variants_other_budget_and_what_only_one_of_its_seeds_set_are_in_its_row() -> None:
+    longer = _record(2, 0.4, settings={"agent.n_step": 1, "eval.interval_s": 9.0})
+    del longer["settings"]["max_minutes"]
+    longer["settings"]["total_env_steps"] = 320_000
+    on_cpu = _record(2, 0.5)
+    del on_cpu["settings"]["learner.device"]
+    found = {"default": [_record(1, 0.9), on_cpu], "one-step": [_record(1, 0.2, settings={"agent.n_step": 1}), longer]}
+    row = ablation_table(found).splitlines()[3]
+    assert "| 3 minutes; 320,000 env steps |" in row
+    assert "| `agent.n_step=1, learner.device=cuda, eval.interval_s=9.0` |" in row
+
+
+def test_the_log_has_each_runs_command_and_processor() -> None:
+    run = _record(4, 0.9) | {"name": "01-first", "note": "slow", "uncommitted_changes": False, "evaluations": []}
+    row = exploration_table([run])
+    assert row.endswith("| 0123456 | slow | `python launch.py --seed 4` | a processor |")
+
+
+def test_machines_of_one_name_that_compute_otherwise_are_two() -> None:
+    with_it, without = ({"machine": MACHINE | {"cpu_bfloat16": it}} for it in (True, False))
+    text = machines([with_it, without, with_it])
+    assert text.count("2 cores of a processor") == 2
+    assert "a processor (bf16), Python" in text
+    assert "a processor (without bf16), Python" in text
 
 
 def test_each_stage_has_a_row_and_a_policy_that_never_saw_it_is_called_so() -> None:
@@ -91,7 +118,7 @@ def test_each_stage_has_a_row_and_a_policy_that_never_saw_it_is_called_so() -> N
     )
     routes = {"1-3": {"actions": "right_only"}, "7-4": {"actions": None}}
     rows = stage_table([record], routes, {"1-3": "complex", "8-4": "complex"}).splitlines()[2:]
-    assert len(rows) == 32
+    assert rows[32:] == ["", "Machine: 2 cores of a processor, Python 3.11.7, PyTorch 2.13.0."]
     assert rows[0].startswith("| 1-1 |  | 97.0% of 300 (50.0% to 90.0%) | trained on 1-1 | 3.0 | 1,000 | 0123456 |")
     assert rows[2].startswith("| 1-3 | `right_only` | 1.0% of 300 (50.0% to 90.0%) | zero-shot, trained on 1-1 |")
     assert rows[27].startswith("| 7-4 | none found |  |")
