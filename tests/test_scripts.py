@@ -56,15 +56,19 @@ def test_what_ends_on_no_interrupt_is_killed(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_end_interrupts_and_what_runs_is_stopped(number: signal.Signals, tmp_path: Path) -> None:
-    script, before = write_script(tmp_path / "script.py"), signal.getsignal(number)
-    with ThreadPoolExecutor(1) as pool:
-        with Scripts() as scripts:
-            pool.submit(scripts.run, script, [str(tmp_path)])
-            wait_for_file(tmp_path / "began")
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(number)
-        assert (tmp_path / "ended").exists()
-    assert signal.getsignal(number) is before
+    script = write_script(tmp_path / "script.py")
+    before = signal.signal(number, signal.SIG_DFL)  # whatever these tests were started with, `nohup` too
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            with Scripts() as scripts:
+                pool.submit(scripts.run, script, [str(tmp_path)])
+                wait_for_file(tmp_path / "began")
+                with pytest.raises(KeyboardInterrupt):
+                    signal.raise_signal(number)
+            assert (tmp_path / "ended").exists()
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_program_that_is_to_outlive_its_terminal_does() -> None:
