@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 
 from benchmarks import learning_record
 from benchmarks.learning_record import FOLDER, ended_by
+from benchmarks.learning_records import BUDGETS, ENV_STEPS, MINUTES
 from benchmarks.machine import ROOT
 from benchmarks.options import at_least
 from benchmarks.scripts import Scripts
@@ -71,8 +72,6 @@ VARIANTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 
 _WITHOUT_REPLAY: Final = ("--checkpoint.no-replay",)
 _EPISODES: Final = 100
-_MINUTES: Final = "max_minutes"
-_ENV_STEPS: Final = "total_env_steps"
 _MOST_ENV_STEPS: Final = 10**9
 _OWN_OPTIONS: Final = (
     *("--seed", "--run-dir", "--resume", "--resume-from"),
@@ -87,7 +86,7 @@ class Budget(NamedTuple):
     amount: float
 
     def __str__(self) -> str:
-        return f"{self.amount:g} minutes" if self.setting == _MINUTES else f"{self.amount:,.0f} env steps"
+        return BUDGETS[self.setting].format(self.amount)
 
     @property
     def options(self) -> list[str]:
@@ -161,11 +160,13 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _asked(options: argparse.Namespace) -> Budget:
-    return Budget(_MINUTES, options.minutes) if options.env_steps is None else Budget(_ENV_STEPS, options.env_steps)
+    return Budget(MINUTES, options.minutes) if options.env_steps is None else Budget(ENV_STEPS, options.env_steps)
 
 
 def missing(variants: Sequence[str], seeds: Sequence[int], group: str, budget: Budget) -> Iterator[Run]:
     """The runs that have no record yet: every variant's first seed before any second one.
+
+    Prints which of the others have a record of the other kind of budget.
 
     Raises:
         UserError: a record of the group is of another budget of the same kind, or damaged.
@@ -186,7 +187,7 @@ def missing(variants: Sequence[str], seeds: Sequence[int], group: str, budget: B
 def _budget(record: Path) -> Budget:
     try:
         settings = json.loads(record.read_text(encoding="utf-8"))["settings"]
-        setting = _ENV_STEPS if _ENV_STEPS in settings else _MINUTES
+        setting = ENV_STEPS if ENV_STEPS in settings else MINUTES
         return Budget(setting, float(settings[setting]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{record} cannot be read ({error}): remove it to make it anew") from None

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from common.errors import UserError
@@ -13,7 +14,11 @@ _KEYS: Final = (
     *("note", "command", "commit", "uncommitted_changes", "seed", "stages", "settings", "machine", "minutes"),
     *("env_steps", "updates", "first_clear_s", "evaluations", "measured"),
 )
-_BUDGETS: Final = {"max_minutes": "{:g} minutes", "total_env_steps": "{:,} env steps"}
+
+MINUTES: Final = "max_minutes"
+ENV_STEPS: Final = "total_env_steps"
+BUDGETS: Final = MappingProxyType({MINUTES: "{:g} minutes", ENV_STEPS: "{:,.0f} env steps"})
+"""The settings that end a recorded training, each with the words for its amount."""
 
 TEST_SEED: Final = 7
 """`evaluate.py --seed` of the published figures. Its default, 0, was looked at while the default preset was made."""
@@ -55,14 +60,14 @@ def changes(record: Record, usual: dict[str, Any] | None = None) -> dict[str, An
     return {
         name: value
         for name, value in record["settings"].items()
-        if name not in ("seed", *_BUDGETS) and (name, value) not in common
+        if name not in ("seed", *BUDGETS) and (name, value) not in common
     }
 
 
 def budget(record: Record) -> str:
     """What ended a run that nobody stopped, in words."""
-    limits = {name: record["settings"][name] for name in _BUDGETS if name in record["settings"]}
-    return ", ".join(_BUDGETS[name].format(limit) for name, limit in limits.items())
+    settings = record["settings"]
+    return ", ".join(words.format(settings[name]) for name, words in BUDGETS.items() if name in settings)
 
 
 def machines(records: Sequence[Record]) -> str:
