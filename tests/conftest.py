@@ -1,9 +1,13 @@
-"""Settings of the whole suite."""
+"""Settings of the whole suite, and a run that several modules look at."""
 
 import os
+import signal
 
+import pytest
 import torch
 from hypothesis import settings
+
+from tests.launching import GRID, EndedRun, finish, process_of, progress, start, wait_for
 
 # Processes that tests start inherit these: one thread each, so that they don't fight for the cores.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -12,3 +16,18 @@ torch.set_num_threads(1)
 # Examples are counted, not timed: deadlines fail on a busy machine.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="session")
+def run_with_a_death(tmp_path_factory: pytest.TempPathFactory) -> EndedRun:
+    """A short run in which all kinds of things happen: episodes in every band of ε, an evaluation, an actor's death."""
+    run = tmp_path_factory.mktemp("death") / "run"
+    process = start(run, *GRID, "--actors.epsilon", "0.3", "--actors.epsilon-alpha", "7")
+    wait_for(lambda: any(line["updates"] and line["actors_alive"] == 2 for line in progress(run)), process)
+    os.kill(process_of("RemoteActor", process), signal.SIGKILL)
+    wait_for(lambda: progress(run)[-1]["restarts"] == 1 and progress(run)[-1]["actors_alive"] == 2, process)
+    wait_for(lambda: (run / "best.pt").exists(), process)
+    process.send_signal(signal.SIGINT)
+    status, out, err = finish(process)
+    assert (status, err) == (0, "")
+    return EndedRun(run, out)

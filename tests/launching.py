@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent.parent
 
@@ -46,6 +46,13 @@ SMALL = [
     "local",
 ]
 GRID = ["--env.name", "gridworld", *SMALL]
+
+
+class EndedRun(NamedTuple):
+    """What a run left: its folder, and what it said."""
+
+    folder: Path
+    out: str
 
 
 def start(run: Path, *arguments: str) -> "subprocess.Popen[str]":

@@ -1,6 +1,5 @@
 """`mario.csv`: its rows are what was played and learned, whatever interrupts the writing."""
 
-import csv
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,6 @@ from common.networks import build_network, flatten
 from common.types import Chunk, Episode, Weights
 from driver.episode_log import HEADER, EpisodeLog
 from driver.serial import SerialRun
-from tests.launching import GRID, finish, progress, start, start_raw
 
 EPISODE = Episode(
     stage="1-1",
@@ -217,32 +215,3 @@ def test_updates_from_before_an_actor_joined_are_not_of_its_episodes() -> None:
     longest = [e for e in played if e.length == 5]
     assert longest
     assert all((e.first_update, e.last_update) == (750, 750) for e in longest)
-
-
-def read(run: Path) -> list[dict[str, str]]:
-    with (run / "mario.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def test_a_run_writes_a_row_per_episode_and_its_continuation_goes_on(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    status, _, err = finish(start(run, *GRID, "--max-updates", "600", "--env.max-steps", "20"))
-    assert (status, err) == (0, "")
-    last, first_session = progress(run)[-1], read(run)
-    assert [int(row["Episode"]) for row in first_session] == list(range(1, last["episodes"] + 1))
-    # At most what the unfinished episodes of the four environments have taken; nothing if all ended with the run.
-    assert 0 <= last["env_steps"] - sum(int(row["Length"]) for row in first_session) <= 4 * 20
-    assert first_session[0]["Loss"] == ""
-    trained = [float(row["Loss"]) for row in first_session if row["Loss"]]
-    assert trained
-    assert all(loss > 0 for loss in trained)
-    assert (run / "mario.log").stat().st_size > 0
-    assert not (run / "run.log").exists()
-
-    before = (run / "mario.csv").read_bytes()
-    status, _, err = finish(start_raw("--resume", str(run), "--max-updates", "900"))
-    assert (status, err) == (0, "")
-    assert (run / "mario.csv").read_bytes().startswith(before)
-    resumed = read(run)
-    assert [int(row["Episode"]) for row in resumed] == list(range(1, progress(run)[-1]["episodes"] + 1))
-    assert len(resumed) > len(first_session)

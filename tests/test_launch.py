@@ -1,6 +1,5 @@
 """`launch.py` for real: the emulator, Ray processes, TensorBoard files, checkpoints, signals."""
 
-import re
 import shutil
 import signal
 import tempfile
@@ -80,31 +79,6 @@ def test_a_run_on_the_real_emulator_leaves_metrics_checkpoint_and_best_policy_an
     status, out, err = finish(start_raw("--resume", str(run), "--total-env-steps", "1200"))
     assert status == 2
     assert "complete" in err
-
-
-@pytest.mark.parametrize("kept", [True, False])
-def test_a_resumed_run_goes_on_with_the_replays_contents_if_they_were_kept(kept: bool, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    options = ["--checkpoint.replay" if kept else "--checkpoint.no-replay", "--replay.min-size", "1500"]
-    status, _, err = finish(start(run, *GRID, *options, "--max-updates", "400"))
-    assert (status, err) == (0, "")
-    last = progress(run)[-1]
-    status, out, err = finish(start_raw("--resume", str(run), "--max-updates", "500"))
-    assert (status, err) == (0, "")
-    words = "the replay goes on as it was" if kept else "the replay fills anew: the checkpoint holds no replay"
-    assert words in out
-    resumed = progress(run)[-1]
-    # Those of both actors, or of one where the other has not begun before this short run ends.
-    assert re.search(r"the actors' episodes go on where they were \([24] of 4\)", out)
-    assert resumed["restarts"] == 0
-    assert resumed["updates"] >= 500
-    # 400 updates of 16 at 2 samples per insert left 3,200 transitions or more; a fresh replay takes 1,500 before its
-    # first batch and holds enough for the 100 updates then. Old ones may have to make room.
-    if kept:
-        assert resumed["replay_size"] > last["replay_size"] - 100
-    else:
-        assert 1500 <= resumed["replay_size"] < last["replay_size"] - 100
-    assert resumed["samples_per_insert"] == pytest.approx(2, rel=0.2)
 
 
 @pytest.mark.slow
@@ -262,12 +236,10 @@ def test_two_runs_side_by_side_are_independent(tmp_path: Path) -> None:
         assert progress(tmp_path / name)[-1]["updates"] == 60
 
 
-@pytest.mark.parametrize("limit", ["--max-episodes", "--max-updates"])
-def test_each_limit_ends_the_run(limit: str, tmp_path: Path) -> None:
-    status, _, err = finish(start(tmp_path / "run", *GRID, limit, "30"))
+def test_the_limit_of_episodes_ends_the_run(tmp_path: Path) -> None:
+    status, _, err = finish(start(tmp_path / "run", *GRID, "--max-episodes", "30"))
     assert (status, err) == (0, "")
-    last = progress(tmp_path / "run")[-1]
-    assert last[limit.removeprefix("--max-")] >= 30
+    assert progress(tmp_path / "run")[-1]["episodes"] >= 30
 
 
 @pytest.mark.parametrize(

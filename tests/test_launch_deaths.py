@@ -9,21 +9,25 @@ from pathlib import Path
 import pytest
 
 from learner.checkpoint import load_checkpoint, newest_checkpoint
-from tests.launching import GRID, all_gone, descendants, finish, process_of, progress, start, start_raw, wait_for
+from tests.launching import (
+    GRID,
+    EndedRun,
+    all_gone,
+    descendants,
+    finish,
+    process_of,
+    progress,
+    start,
+    start_raw,
+    wait_for,
+)
 
 
-def test_a_dead_actor_is_replaced_and_counted(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    process = start(run, *GRID)
-    wait_for(lambda: any(line["actors_alive"] == 2 for line in progress(run)), process)
-    actor = next(pid for pid, title in descendants(process.pid).items() if title.startswith("ray::RemoteActor"))
-    os.kill(actor, signal.SIGKILL)
-    wait_for(lambda: progress(run)[-1]["restarts"] == 1 and progress(run)[-1]["actors_alive"] == 2, process)
-    process.send_signal(signal.SIGINT)
-    status, out, err = finish(process)
-    assert (status, err) == (0, "")
-    assert "died" in out
-    assert "takes its place" in out
+def test_a_dead_actor_is_replaced_and_counted(run_with_a_death: EndedRun) -> None:
+    last = progress(run_with_a_death.folder)[-1]
+    assert (last["restarts"], last["actors_alive"]) == (1, 2)
+    assert "died" in run_with_a_death.out
+    assert "takes its place" in run_with_a_death.out
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,7 @@
 """`docs/metrics.md` explains every figure that a run writes, and no other."""
 
 import json
-import os
 import re
-import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from common.types import Episode
 from driver.counters import Counters, ShardTotals
 from driver.metrics import window_scalars
 from driver.window import Window
-from tests.launching import GRID, descendants, finish, progress, start, wait_for
+from tests.launching import EndedRun, progress
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
 BAND = re.compile(r"/eps_[\w.]+$")
@@ -34,16 +32,8 @@ class Written:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
-    """A short run in which all kinds of things happen: episodes in every band, an evaluation, an actor's death."""
-    run = tmp_path_factory.mktemp("metrics") / "run"
-    process = start(run, *GRID, "--actors.epsilon", "0.3", "--actors.epsilon-alpha", "7")
-    wait_for(lambda: any(line["updates"] for line in progress(run)), process)
-    os.kill(next(pid for pid, title in descendants(process.pid).items() if "RemoteActor" in title), signal.SIGKILL)
-    wait_for(lambda: progress(run)[-1]["restarts"] == 1 and (run / "best.pt").exists(), process)
-    process.send_signal(signal.SIGINT)
-    status, _, err = finish(process)
-    assert (status, err) == (0, "")
+def written(run_with_a_death: EndedRun) -> Written:
+    run = run_with_a_death.folder
     events = EventAccumulator(str(run))
     events.Reload()
     tags = set(events.Tags()["scalars"])
