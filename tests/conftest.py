@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,9 +26,13 @@ def run_with_a_death(tmp_path_factory: pytest.TempPathFactory) -> EndedRun:
     process = start(run, *GRID, "--actors.epsilon", "0.3", "--actors.epsilon-alpha", "7")
     wait_for(lambda: any(line["updates"] and line["actors_alive"] == 2 for line in progress(run)), process)
     os.kill(process_of("RemoteActor", process), signal.SIGKILL)
-    wait_for(lambda: progress(run)[-1]["restarts"] == 1 and progress(run)[-1]["actors_alive"] == 2, process)
-    wait_for(lambda: (run / "best.pt").exists(), process)
+    wait_for(lambda: _has_a_new_actor(run) and (run / "best.pt").exists(), process)
     process.send_signal(signal.SIGINT)
     status, out, err = finish(process)
     assert (status, err) == (0, "")
     return EndedRun(run, out)
+
+
+def _has_a_new_actor(run: Path) -> bool:
+    last = progress(run)[-1]
+    return bool(last["restarts"] == 1 and last["actors_alive"] == 2)

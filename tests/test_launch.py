@@ -40,7 +40,8 @@ SCALARS = [
 
 def test_a_run_on_the_real_emulator_leaves_metrics_checkpoint_and_best_policy_and_resumes(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    status, out, err = finish(start(run, *SMALL, "--total-env-steps", "800", "--checkpoint.interval-updates", "20"))
+    options = ["--checkpoint.interval-updates", "20", "--checkpoint.no-replay"]
+    status, out, err = finish(start(run, *SMALL, *options, "--total-env-steps", "800"))
     assert (status, err) == (0, "")
     assert f"python evaluate.py {run}" in out
 
@@ -71,6 +72,7 @@ def test_a_run_on_the_real_emulator_leaves_metrics_checkpoint_and_best_policy_an
 
     status, out, err = finish(start_raw("--resume", str(run), "--total-env-steps", "1200"))
     assert (status, err) == (0, "")
+    assert "the replay fills anew: the checkpoint holds no replay" in out
     resumed = progress(run)
     assert [line["env_steps"] for line in resumed] == sorted(line["env_steps"] for line in resumed)
     assert resumed[-1]["env_steps"] >= 1200
