@@ -14,6 +14,7 @@ import pytest
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from tests.cluster_files import AWS_FILE, FILES, ROOT, Config, commands, read
+from tests.making import environment_without_make
 
 TOKEN = "~/.ray/auth_token"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -128,8 +129,7 @@ def run_set_up(config: Config, kind: str, home: Path, *make_options: str) -> str
     token = home / TOKEN.removeprefix("~/")
     token.parent.mkdir(exist_ok=True)
     token.touch()
-    inherited = {key: value for key, value in os.environ.items() if key not in {"MAKEFLAGS", "MFLAGS", "MAKELEVEL"}}
-    environment = inherited | {"HOME": str(home), "PATH": f"{binaries}:{os.environ['PATH']}"}
+    environment = environment_without_make() | {"HOME": str(home), "PATH": f"{binaries}:{os.environ['PATH']}"}
     output = ""
     for command in commands(config, "setup_commands", f"{kind}_setup_commands"):
         finished = subprocess.run(

@@ -18,6 +18,7 @@ import pytest
 from learner.checkpoint import newest_checkpoint
 from tests.launching import GRID, ROOT, descendants, finish, progress, start, wait_for
 from tests.listening import Door, doors_of
+from tests.making import environment_without_make
 
 # Where secrets usually are; each gets a value of its own.
 SECRETS = ("AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN", "WANDB_API_KEY", "SOME_PASSWORD")
@@ -86,8 +87,9 @@ def test_tensorboard_listens_on_loopback_alone(seen: Seen) -> None:
     advised = re.search(r"watch it with: (.*)", seen.out)
     assert advised is not None
     make = [shutil.which("make") or "make", "--no-print-directory", "-n", "tensorboard", f"RUN={seen.folder}"]
-    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
-    recipe = subprocess.run(make, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    recipe = subprocess.run(
+        make, cwd=ROOT, env=environment_without_make(), capture_output=True, text=True, check=True
+    ).stdout
     options = advised[1].removeprefix("tensorboard ")
     assert f"-m tensorboard.main {options} \n" in recipe  # the same command
     board = subprocess.Popen(

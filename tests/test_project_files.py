@@ -16,6 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from scripts.check_platform import compiler_problem, platform_problem, python_problem
+from tests.making import environment_without_make
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -140,11 +141,10 @@ def set_up(checkout: Path, program: str) -> None:
 
 def make(checkout: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs make and waits for it."""
-    inherited = {key: value for key, value in os.environ.items() if key not in {"MAKEFLAGS", "MFLAGS", "MAKELEVEL"}}
     return subprocess.run(
         [MAKE, *arguments],
         cwd=checkout,
-        env=inherited | environment,
+        env=environment_without_make() | environment,
         capture_output=True,
         text=True,
         timeout=60,
