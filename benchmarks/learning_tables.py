@@ -164,10 +164,6 @@ def _ablation_row(name: str, records: Sequence[Record], usual: Sequence[Record])
     rates = _measured_rates(records)
     sisters = {record["seed"]: record for record in usual}
     beside = _measured_rates([sisters[record["seed"]] for record in records if record["seed"] in sisters])
-    changed: dict[str, Any] = {}
-    for record in records:
-        sister = sisters.get(record["seed"], next(iter(usual), None))
-        changed |= changes(record, sister["settings"] if sister else None)
     return (
         name,
         ", ".join(str(record["seed"]) for record in records),
@@ -178,9 +174,25 @@ def _ablation_row(name: str, records: Sequence[Record], usual: Sequence[Record])
         "; ".join(dict.fromkeys(map(budget, records))),
         _range([record["minutes"] for record in records], "{:.1f}"),
         _range([record["env_steps"] for record in records], "{:,.0f}"),
-        _listed(changed),
+        _changed(records, usual),
         ", ".join(dict.fromkeys((record["commit"] or _NONE)[:7] for record in records)),
     )
+
+
+def _changed(records: Sequence[Record], usual: Sequence[Record]) -> str:
+    """What all seeds set otherwise than the default preset's runs, then what only some did, by seed."""
+    sisters = {record["seed"]: record for record in usual}
+    each: dict[int, dict[str, Any]] = {}
+    for record in records:
+        sister = sisters.get(record["seed"], next(iter(usual), None))
+        each[record["seed"]] = changes(record, sister["settings"] if sister else None)
+    first, *others = each.values()
+    common = {name: value for name, value in first.items() if all((name, value) in it.items() for it in others)}
+    parts = [_listed(common)]
+    for seed, settings in each.items():
+        if own := {name: value for name, value in settings.items() if name not in common}:
+            parts.append(f"seed {seed} also {_listed(own)}")
+    return "; ".join(parts)
 
 
 def _measured_rates(records: Sequence[Record]) -> list[float]:

@@ -93,7 +93,7 @@ def test_a_variants_other_budget_and_what_only_one_of_its_seeds_set_are_in_its_r
     found = {"default": [_record(1, 0.9), on_cpu], "one-step": [_record(1, 0.2, settings={"agent.n_step": 1}), longer]}
     row = ablation_table(found).splitlines()[3]
     assert "| 3 minutes; 320,000 env steps |" in row
-    assert "| `agent.n_step=1, learner.device=cuda, eval.interval_s=9.0` |" in row
+    assert "| `agent.n_step=1`; seed 2 also `learner.device=cuda, eval.interval_s=9.0` |" in row
 
 
 def test_the_log_has_each_runs_command_and_processor() -> None:
